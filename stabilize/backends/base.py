@@ -1,0 +1,126 @@
+"""The one seam between databases: whatever differs and SQLAlchemy does not already hide."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql import ColumnElement
+
+from stabilize.errors import ConfigurationError
+
+
+class Backend:
+    """What a database can do and how; subclasses are found by dialect name."""
+
+    dialects: ClassVar[tuple[str, ...]] = ()
+    can_notify: ClassVar[bool] = False
+    """Another process can be woken by the database."""
+    shares_between_processes: ClassVar[bool] = True
+    needs_savepoints: ClassVar[bool] = True
+    """A failed statement spoils the transaction unless a SAVEPOINT is around it."""
+    turn_options: ClassVar[dict[str, Any]] = {"isolation_level": "READ COMMITTED"}
+
+    # --- connecting -------------------------------------------------------------------------
+
+    @classmethod
+    def url(cls, text: str | URL) -> URL:
+        """Normalise a URL a user wrote."""
+        return make_url(text)
+
+    @classmethod
+    def create_engine(cls, url: URL) -> Engine:
+        """Make the engine for a URL, with what this library needs of it."""
+        return create_engine(url, pool_pre_ping=True, pool_recycle=1800)
+
+    @classmethod
+    def check_engine(cls, engine: Engine) -> None:
+        """Raise `ConfigurationError` when a user's engine cannot carry turns."""
+
+    @classmethod
+    def identity(cls, engine: Engine) -> str:
+        """Name the database behind `engine`, however its URL is spelled."""
+        url = engine.url
+        host = url.host or url.query.get("host") or "localhost"
+        return f"{url.get_backend_name()}://{host}:{url.port or ''}/{url.database or ''}"
+
+    # --- transactions -----------------------------------------------------------------------
+
+    def open_turns(self, connection: Connection) -> None:
+        """Prepare a connection that will play turns."""
+
+    def close_turns(self, connection: Connection) -> None:
+        """Undo `open_turns` before the connection goes back to its pool."""
+
+    def begin(self, connection: Connection, deadline: float | None = None) -> None:
+        """Begin a transaction that writes; until `deadline` (monotonic) wait for its lock."""
+        connection.begin()
+
+    def after_commit(self, others: bool) -> None:
+        """Let `others` (processes) at the lock this one has just given back."""
+
+    def is_trouble(self, error: BaseException) -> bool:
+        """Say whether `error` is the database's own trouble: lock, connection, deadlock, disk."""
+        return isinstance(error, DBAPIError) and error.connection_invalidated
+
+    # --- statements -------------------------------------------------------------------------
+
+    def now(self) -> ColumnElement[int]:
+        """The database's clock, in milliseconds since the epoch, fixed within a statement."""
+        raise NotImplementedError(f"{type(self).__name__} has no clock expression")
+
+    def take_hint(self) -> tuple[str, str] | None:
+        """An index hint (text, dialect) for the statement that takes due messages."""
+        return None
+
+    # --- waking -----------------------------------------------------------------------------
+
+    def notify(self, engine: Engine, channel: str) -> None:
+        """Wake other processes that listen on `channel`; in a transaction of its own."""
+
+    def listen(
+        self, engine: Engine, channel: str, on_wake: Callable[[], None], stopped: Callable[[], bool]
+    ) -> None:
+        """Call `on_wake` for each wake-up from other processes until `stopped()`."""
+
+
+_backends: dict[str, type[Backend]] = {}
+
+
+def register_backend(backend: type[Backend]) -> type[Backend]:
+    """Make `backend` the one for its dialects; use it as a decorator."""
+    for dialect in backend.dialects:
+        _backends[dialect] = backend
+    return backend
+
+
+def backend_for(dialect: str) -> type[Backend]:
+    """Find the backend class for a SQLAlchemy dialect name."""
+    try:
+        return _backends[dialect]
+    except KeyError:
+        known = ", ".join(sorted(_backends))
+        raise ConfigurationError(
+            f"no backend for the database {dialect!r}: use one of {known}"
+        ) from None
+
+
+def pause_within(seconds: float) -> None:
+    """Sleep for a random part of `seconds`, so that waiters do not march in step."""
+    time.sleep(random.random() * seconds)
+
+
+@contextmanager
+def rolled_back_on_error(connection: Connection) -> Iterator[None]:
+    """Leave no transaction open behind an error: SQLite's would lock the file for all."""
+    try:
+        yield
+    except BaseException:
+        connection.rollback()
+        raise

@@ -1,0 +1,204 @@
+"""A database as the library sees it: one per database in a process, or on the user's engine."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import BigInteger, Connection, Engine, event, inspect, literal, select
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+from sqlalchemy.sql import ColumnElement
+
+from stabilize.backends import Backend, SqliteBackend, backend_for, rolled_back_on_error
+from stabilize.backends.base import pause_within
+from stabilize.clock import Clock
+from stabilize.errors import ConcurrencyError, ConfigurationError, SchemaError
+from stabilize.models import metadata
+
+Joinable = Session | Connection
+"""What a verb can join: the caller's own session or connection."""
+
+_VERB_PATIENCE = 10.0
+_registry: weakref.WeakValueDictionary[str, Database] = weakref.WeakValueDictionary()
+_registry_lock = threading.Lock()
+
+
+class Database:
+    """Engine, backend and clock of one database, and who wants to be woken by its commits.
+
+    Get one with `Database.at(url_or_engine)`: two on the same database share one object.
+    """
+
+    def __init__(self, engine: Engine, backend: Backend, *, owned: bool) -> None:
+        self.engine = engine
+        self.backend = backend
+        self.owned = owned
+        self.clock: Clock | None = None
+        self.turns = engine.execution_options(**backend.turn_options)
+        self._listeners: list[Callable[[], None]] = []
+        self._anchor: Connection | None = None
+        self._schema_checked = False
+        if isinstance(backend, SqliteBackend) and backend.in_memory and owned:
+            self._anchor = engine.connect()  # the database lives while a connection does
+            weakref.finalize(self, _let_go, self._anchor, engine)
+
+    @classmethod
+    def at(cls, target: str | URL | Engine | Database) -> Database:
+        """Return the database behind a URL or an engine, the same object for the same database."""
+        if isinstance(target, Database):
+            return target
+        if isinstance(target, Engine):
+            kind = backend_for(target.dialect.name)
+            kind.check_engine(target)
+            return cls._shared(kind, lambda: target, kind.identity(target), owned=False)
+        text = str(target).replace("postgres://", "postgresql://", 1)
+        kind = backend_for(make_url(text).get_backend_name())
+        url = kind.url(text if isinstance(target, str) else target)
+        engine = kind.create_engine(url)  # lazy: no connection is made here
+        return cls._shared(kind, lambda: engine, kind.identity(engine), owned=True)
+
+    @classmethod
+    def _shared(
+        cls, kind: type[Backend], engine: Callable[[], Engine], identity: str, *, owned: bool
+    ) -> Database:
+        with _registry_lock:
+            found = _registry.get(identity)
+            if found is None or (not owned and found.engine is not engine()):
+                backend = (
+                    SqliteBackend(in_memory=identity.startswith("sqlite-memory:"))
+                    if kind is SqliteBackend
+                    else kind()
+                )
+                found = cls(engine(), backend, owned=owned)
+                found.identity = identity
+                _registry[identity] = found
+            return found
+
+    identity: str = ""
+
+    def __repr__(self) -> str:
+        return f"Database({self.engine.url.render_as_string(hide_password=True)})"
+
+    # --- time -------------------------------------------------------------------------------
+
+    def now(self) -> ColumnElement[int]:
+        """The time by which messages are due: the database's, or that of a test clock."""
+        if self.clock is not None:
+            return literal(self.clock.now_ms(), BigInteger)
+        return self.backend.now()
+
+    # --- schema -----------------------------------------------------------------------------
+
+    def create_tables(self) -> None:
+        """Create what is missing; for development and tests (`stabilize.migrate` is for the rest).
+        """
+        with self.writing() as connection:
+            metadata.create_all(connection)
+
+    def has_tables(self) -> bool:
+        return inspect(self.engine).has_table("stabilize_workflows")
+
+    def require_tables(self) -> None:
+        """Raise `SchemaError` with the remedy when the tables are missing."""
+        if not self._schema_checked and not self.has_tables():
+            raise SchemaError(
+                f"{self!r} has no stabilize tables: run stabilize.migrate.upgrade(url), "
+                "`alembic upgrade head`, or pass create_tables=True in development"
+            )
+        self._schema_checked = True
+
+    # --- transactions -----------------------------------------------------------------------
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A short session that only reads."""
+        with Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def writing(self, join: Joinable | None = None) -> Iterator[Connection]:
+        """A connection in a transaction that writes: the caller's, or one of its own.
+
+        One of its own is committed at the end, and whoever waits for work is woken. A joined one
+        is left to the caller, and the waking to the caller's commit.
+        """
+        if join is not None:
+            yield self._joined(join)
+            return
+        with self.turns.connect() as connection:
+            try:
+                with rolled_back_on_error(connection):
+                    self.backend.begin(connection, time.monotonic() + _VERB_PATIENCE)
+                    yield connection
+                    connection.commit()
+            except DBAPIError as error:
+                if self.backend.is_trouble(error) and not error.connection_invalidated:
+                    raise ConcurrencyError(
+                        f"{self!r} stayed locked for {_VERB_PATIENCE:.0f} s. If this thread has "
+                        "an open transaction of its own on it, pass that as session=",
+                        cause=error,
+                    ) from error
+                raise
+        self.wake()
+
+    def _joined(self, join: Joinable) -> Connection:
+        connection = join.connection() if isinstance(join, Session) else join
+        kind = backend_for(connection.dialect.name)
+        if kind.identity(connection.engine) != self.identity:
+            raise ConfigurationError(
+                f"session= is on {connection.engine.url!r}, this object is on {self!r}: "
+                "give both the same engine"
+            )
+        if isinstance(join, Session):
+            event.listen(join, "after_commit", lambda _: self.wake(), once=True)
+        return connection
+
+    def retrying(self, work: Callable[[], Any], *, patience: float = _VERB_PATIENCE) -> Any:
+        """Call `work` again while the database itself is in trouble, up to `patience` seconds."""
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                return work()
+            except DBAPIError as error:
+                if not self.backend.is_trouble(error) or time.monotonic() >= deadline:
+                    raise
+                pause_within(0.05)
+
+    # --- waking -----------------------------------------------------------------------------
+
+    def on_wake(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called after each commit of this process that may bring work."""
+        self._listeners.append(listener)
+
+    def off_wake(self, listener: Callable[[], None]) -> None:
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
+    def wake(self) -> None:
+        for listener in tuple(self._listeners):
+            listener()
+
+    def is_healthy(self) -> bool:
+        """Say whether the database answers."""
+        try:
+            with self.reading() as session:
+                session.execute(select(1))
+        except DBAPIError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Give the connections back; an engine of the user's is left alone."""
+        if self.owned and self._anchor is None:
+            self.engine.dispose()
+
+
+def _let_go(anchor: Connection, engine: Engine) -> None:
+    anchor.close()
+    engine.dispose()

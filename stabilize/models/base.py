@@ -1,0 +1,38 @@
+"""The one metadata, and what every table of it has in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import MetaData
+from sqlalchemy.orm import DeclarativeBase, MappedAsDataclass
+
+PREFIX = "stabilize_"
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+"""Every table of the library; list it in your Alembic `target_metadata` beside your own."""
+
+_MYSQL = {"engine": "InnoDB", "charset": "utf8mb4", "collate": "utf8mb4_bin"}
+TABLE_OPTIONS: dict[str, Any] = {
+    f"{dialect}_{key}": value for dialect in ("mysql", "mariadb") for key, value in _MYSQL.items()
+}
+
+
+class Base(MappedAsDataclass, DeclarativeBase, kw_only=True, eq=False):
+    """The root of the entities: constructed by keyword, compared by identity."""
+
+    metadata = metadata
+
+
+class RowBase(DeclarativeBase):
+    """The root of the rows behind frozen facts: messages, tokens, signals, events."""
+
+    metadata = metadata

@@ -1,0 +1,244 @@
+"""Column types that differ by database, and the one strict JSON codec of the library."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import BigInteger, DateTime, Dialect, Integer, String, Text
+from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from stabilize.errors import PayloadError
+
+MAX_DEPTH = 200
+MAX_PAYLOAD_BYTES = 1_048_576
+_SCALARS = (str, bool, int, float, type(None))
+
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def plain(value: object, where: str, *, limit: int = MAX_PAYLOAD_BYTES) -> Any:
+    """Return a copy of `value` made of what every database can hold as JSON.
+
+    Tuples become lists, sets sorted lists. NaN, infinities, NUL characters, lone surrogates,
+    keys that are not strings, other types, more than 200 levels or more than `limit` bytes raise
+    `PayloadError` with the path of the culprit below `where`.
+    """
+    copied = _copy(value, where, 0)
+    size = len(_encoder.encode(copied).encode("utf-8"))
+    if size > limit:
+        raise PayloadError(f"{where} has {size} bytes as JSON, the limit is {limit}: store it "
+                           "elsewhere and keep a reference")
+    return copied
+
+
+def _copy(value: object, where: str, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise PayloadError(f"{where} is nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, str):
+        return _text(value, where)
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise PayloadError(f"{where} is {value}, which JSON does not have")
+        return value
+    if isinstance(value, Mapping):
+        return {
+            _key(key, where): _copy(item, f"{where}.{key}", depth + 1)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_copy(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
+    if isinstance(value, (set, frozenset)):
+        items = [_copy(item, f"{where}{{}}", depth + 1) for item in value]
+        return sorted(items, key=_encoder.encode)
+    raise PayloadError(
+        f"{where} is a {type(value).__name__}, which JSON does not have: convert it to text, "
+        "numbers, lists or dicts first"
+    )
+
+
+def _key(key: object, where: str) -> str:
+    if not isinstance(key, str):
+        raise PayloadError(f"{where} has the key {key!r} of type {type(key).__name__}: use text")
+    return _text(key, f"the key {key!r} of {where}")
+
+
+def _text(value: str, where: str) -> str:
+    if value.isascii():
+        if "\x00" in value:
+            raise PayloadError(f"{where} holds a NUL character, which PostgreSQL refuses in JSON")
+        return value
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise PayloadError(f"{where} holds a lone surrogate: {error.reason}") from error
+    if "\x00" in value:
+        raise PayloadError(f"{where} holds a NUL character, which PostgreSQL refuses in JSON")
+    return value
+
+
+def encode(value: object) -> str:
+    """Encode what `plain` has let through."""
+    return _encoder.encode(value) if value else _EMPTY.get(type(value)) or _encoder.encode(value)
+
+
+_EMPTY: dict[type, str] = {dict: "{}", list: "[]"}
+
+
+class Json(TypeDecorator[Any]):
+    """JSONB on PostgreSQL, text elsewhere."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.JSONB(none_as_null=True))
+        if dialect.name in ("mysql", "mariadb"):
+            return dialect.type_descriptor(mysql.LONGTEXT(collation="utf8mb4_bin"))
+        return dialect.type_descriptor(Text())
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        if value is None or dialect.name == "postgresql":
+            return value
+        return encode(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        if isinstance(value, (str, bytes)) and dialect.name != "postgresql":
+            return {} if value == "{}" else json.loads(value)
+        return value
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An instant with microseconds: aware in, UTC out. A naive one is refused, not guessed."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name in ("mysql", "mariadb"):
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value!r} has no time zone: use datetime.now(UTC) or the like")
+        utc = value.astimezone(UTC)
+        return utc if dialect.name == "postgresql" else utc.replace(tzinfo=None)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        instant: datetime = value
+        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+class StringSet(TypeDecorator[set[str]]):
+    """A set of short strings, kept as a sorted JSON array."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name in ("mysql", "mariadb"):
+            return dialect.type_descriptor(mysql.LONGTEXT(collation="utf8mb4_bin"))
+        return dialect.type_descriptor(Text())
+
+    def process_bind_param(self, value: Iterable[str] | None, dialect: Dialect) -> str | None:
+        return None if value is None else encode(sorted(value))
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> set[str] | None:
+        return None if value is None else set(json.loads(value))
+
+
+class Identifier(TypeDecorator[str]):
+    """An id or a ref: compared byte by byte on every database."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, length: int = 64) -> None:
+        super().__init__(length)
+        self.length = length
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name in ("mysql", "mariadb"):
+            return dialect.type_descriptor(mysql.VARCHAR(self.length, collation="utf8mb4_bin"))
+        return dialect.type_descriptor(String(self.length))
+
+
+BigId = BigInteger().with_variant(Integer(), "sqlite")
+"""A number the database assigns: 64 bits, the row id on SQLite."""
+
+T = TypeVar("T")
+
+
+class Structured(Json):
+    """A small value class with `to_dict` and `from_dict`, kept as JSON."""
+
+    cache_ok = True
+
+    def __init__(self, value_class: Any) -> None:
+        super().__init__()
+        self.value_class = value_class
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        raw = value.to_dict() if isinstance(value, self.value_class) else value
+        return super().process_bind_param(raw, dialect)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        raw = super().process_result_value(value, dialect)
+        return None if raw is None else self.value_class.from_dict(raw)
+
+    def __repr__(self) -> str:
+        return "Json()"
+
+
+class Setting(Generic[T]):
+    """One key of an entity's `definition`, read and written like an attribute of the entity.
+
+    What a definition says and no query asks for shares one JSON column; this gives each key its
+    name, type and default. `load` and `dump` convert from and to JSON. What a `factory` makes is
+    live: changing it in place before the entity is stored changes the definition.
+    """
+
+    def __init__(
+        self,
+        default: T,
+        *,
+        factory: type[Any] | None = None,
+        load: Callable[[Any], T] | None = None,
+        dump: Callable[[T], Any] | None = None,
+    ) -> None:
+        self.default = default
+        self.factory = factory
+        self.load = load
+        self.dump = dump
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type) -> T:
+        if instance is None:
+            return self.default
+        raw = instance.definition.get(self.name)
+        if raw is None:
+            if self.factory is None:
+                return self.default
+            raw = instance.definition[self.name] = self.factory()
+        return raw if self.load is None else self.load(raw)
+
+    def __set__(self, instance: Any, value: T) -> None:
+        definition = dict(instance.definition or {})
+        definition.pop(self.name, None)
+        if value is not None and value != self.default:
+            definition[self.name] = value if self.dump is None else self.dump(value)
+        instance.definition = definition
