@@ -201,9 +201,13 @@ class TokenKind(_ByName):
 
 
 class StagePhase(_ByName):
-    """How far a stage run has come: its synthetic stages before, its tasks, those after."""
+    """How far a stage run has come.
+
+    WAITING for tokens, READY to start, then its synthetic stages before, its tasks, those after.
+    """
 
     WAITING = "WAITING"
+    READY = "READY"
     PLANNING = "PLANNING"
     BEFORE = "BEFORE"
     TASKS = "TASKS"

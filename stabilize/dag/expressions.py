@@ -14,11 +14,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-MAX_CHARACTERS = 4096
-MAX_LEXEMES = 1000
+MAX_CHARACTERS, MAX_LEXEMES = 4096, 1000
 MAX_NODES, MAX_DEPTH = 200, 30
-MAX_NUMBER = 2**63
-MAX_ITEMS = 65_536
+MAX_NUMBER, MAX_ITEMS = 2**63, 65_536
 
 _Evaluator = Callable[[Mapping[str, Any]], Any]
 
@@ -90,23 +88,22 @@ def _cause(error: BaseException) -> str:
 
 _LEXEME = re.compile(
     r"""
-      (?P<refused> ''' | \"{3} | [bfrtu]{1,2}(?=['"]) | [#\\] | && | \|\| | !(?!=) )
-    | (?P<string>  '(?:[^'\\\r\n]|\\.)*' | "(?:[^"\\\r\n]|\\.)*" )
-    | (?P<number>  \.?\d[\w.]* )
-    | (?P<quote>   ['"] )
+      (?P<prefix> ''' | \"{3} | [bfrtu]{1,2}(?=['"]) )
+    | (?P<string> '(?:[^'\\\r\n]|\\.)*' | "(?:[^"\\\r\n]|\\.)*" )
+    | (?P<number> \.?\d[\w.]* )
+    | (?P<wrong>  ['"\\#] | && | \|\| | !(?!=) | (?<![=!<>])=(?!=) )
     | \w+ | \S
     """,
     re.VERBOSE | re.IGNORECASE,
 )
 _ESCAPES = frozenset("\\'\"abfnrtvxuUN0")
-_INSTEAD = {"&&": "write 'and' for &&", "||": "write 'or' for ||", "!": "write 'not' for !"}
+_INSTEAD = {"&&": ": write 'and'", "||": ": write 'or'", "!": ": write 'not'", "=": ": write =="}
+_INSTEAD |= dict.fromkeys("'\"", ": close the string on its line")
 
 
 def _check_lexemes(text: str) -> None:
-    """Refuse text the parser should not see: too long for its stack, or only warned about.
-
-    Silencing its warnings instead would be global to the process, and race with other threads.
-    """
+    """Refuse text the parser should not see: too long for its stack, or only warned about."""
+    # Silencing its warnings instead would be global to the process and race with other threads.
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"it is longer than {MAX_CHARACTERS} characters")
     _check_characters(text)
@@ -115,14 +112,12 @@ def _check_lexemes(text: str) -> None:
             raise ValueError(f"it has more than {MAX_LEXEMES} words and signs")
         lexeme = match.group()
         match match.lastgroup:
-            case "refused":
-                raise ValueError(_INSTEAD.get(lexeme, f"{lexeme} is not part of the language"))
+            case "prefix" | "wrong":
+                raise ValueError(f"{lexeme} has no place here{_INSTEAD.get(lexeme, '')}")
             case "string" if any(s[1] not in _ESCAPES for s in re.findall(r"\\.", lexeme)):
                 raise ValueError(f"unknown escape in {lexeme}: write a backslash as \\\\")
             case "number" if re.search("and|else|for|if|in|is|not|or", lexeme):
                 raise ValueError(f"put a space between the number and the word in {lexeme}")
-            case "quote":
-                raise ValueError("a string is not closed on its line")
 
 
 def _check_characters(text: str) -> None:
@@ -139,17 +134,15 @@ class _Compiler:
 
     def build(self, node: ast.expr, depth: int) -> _Evaluator:
         self.nodes += 1
-        if self.nodes > MAX_NODES:
-            raise ValueError(f"it has more than {MAX_NODES} parts")
-        if depth > MAX_DEPTH:
-            raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
+        if self.nodes > MAX_NODES or depth > MAX_DEPTH:
+            raise ValueError(f"it has more than {MAX_NODES} parts or {MAX_DEPTH} levels")
         builder = _BUILDERS.get(type(node))
         if builder is None:
             raise ValueError(f"{type(node).__name__} is not part of the language")
         return builder(self, node, depth + 1)
 
 
-def _constant(compiler: _Compiler, node: ast.Constant, depth: int) -> _Evaluator:
+def _constant(_: _Compiler, node: ast.Constant, _depth: int) -> _Evaluator:
     value: object = node.value
     if isinstance(value, str):
         _check_characters(value)
@@ -157,16 +150,16 @@ def _constant(compiler: _Compiler, node: ast.Constant, depth: int) -> _Evaluator
         _bounded(value)
     elif value is not None:
         raise ValueError(f"a literal of type {type(value).__name__} is not part of the language")
-    return lambda names: value
+    return lambda _: value
 
 
 _SPELLINGS = {"true": True, "false": False, "none": None, "null": None}
 
 
-def _name(compiler: _Compiler, node: ast.Name, depth: int) -> _Evaluator:
+def _name(compiler: _Compiler, node: ast.Name, _depth: int) -> _Evaluator:
     name = node.id
     if name in _SPELLINGS:
-        return lambda names: _SPELLINGS[name]
+        return lambda _: _SPELLINGS[name]
     compiler.names.add(name)
     return lambda names: names[name]
 
@@ -215,8 +208,7 @@ def _operation(compiler: _Compiler, node: ast.UnaryOp | ast.BinOp, depth: int) -
 
 
 def _conditional(compiler: _Compiler, node: ast.IfExp, depth: int) -> _Evaluator:
-    parts = (node.test, node.body, node.orelse)
-    test, body, orelse = (compiler.build(part, depth) for part in parts)
+    test, body, orelse = (compiler.build(n, depth) for n in (node.test, node.body, node.orelse))
     return lambda names: body(names) if test(names) else orelse(names)
 
 
@@ -280,8 +272,12 @@ _OPERATIONS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Mod: _arithmetic(operator.mod),
 }
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], object]] = {
-    **{ast.Eq: operator.eq, ast.NotEq: operator.ne},
-    **{ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge},
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
     ast.In: _contains,
     ast.NotIn: lambda item, container: not _contains(item, container),
     ast.Is: _same,
@@ -292,9 +288,11 @@ _BUILDERS: dict[type[ast.expr], Callable[[_Compiler, Any, int], _Evaluator]] = {
     ast.Name: _name,
     ast.Attribute: _attribute,
     ast.Subscript: _subscript,
-    **{ast.List: _display, ast.Tuple: _display},
+    ast.List: _display,
+    ast.Tuple: _display,
     ast.BoolOp: _boolean,
-    **{ast.UnaryOp: _operation, ast.BinOp: _operation},
+    ast.UnaryOp: _operation,
+    ast.BinOp: _operation,
     ast.IfExp: _conditional,
     ast.Compare: _comparison,
 }

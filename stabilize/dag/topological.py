@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from itertools import chain
 from typing import Protocol, TypeVar
 
@@ -19,11 +19,14 @@ class Node(Protocol):
     def parent_stage_id(self) -> str | None: ...
 
 
+MAX_NAMES = 20
+
 N = TypeVar("N", bound=Node)
+T = TypeVar("T", bound=Hashable)
 
 
 class CircularDependencyError(Exception):
-    """Stages require one another in a circle; `stages` has them, each before the one it leads to."""
+    """Stages require one another in a circle: `stages`, each before the one it leads to."""
 
     def __init__(self, message: str, stages: Iterable[Node] = ()) -> None:
         super().__init__(message)
@@ -43,7 +46,7 @@ def topological_sort(
 
 def topological_sort_all_stages(stages: Iterable[N]) -> list[N]:
     """Return all stages, synthetic ones too, as `topological_sort` does."""
-    return topological_sort(stages, lambda stage: True)
+    return topological_sort(stages, lambda _: True)
 
 
 def get_execution_layers(stages: Iterable[N]) -> list[list[N]]:
@@ -113,20 +116,26 @@ def _requisite_positions(stages: Sequence[Node]) -> list[list[int]]:
 def _circle(
     stages: Sequence[Node], requisites: list[list[int]], missing: list[int]
 ) -> CircularDependencyError:
-    """Walk back through stages that still miss something until one comes a second time."""
-    path: list[int] = []
-    seen: dict[int, int] = {}
-    position = next(position for position, count in enumerate(missing) if count)
-    while position not in seen:
-        seen[position] = len(path)
-        path.append(position)
-        position = next(requisite for requisite in requisites[position] if missing[requisite])
-    circle = path[seen[position] :][::-1]
+    first = next(position for position, count in enumerate(missing) if count)
+    circle = follow_to_circle(
+        first, lambda position: next(r for r in requisites[position] if missing[r])
+    )[::-1]
     start = circle.index(min(circle))
     circle = circle[start:] + circle[:start]
-    names = " -> ".join(stages[position].ref_id for position in [*circle, circle[0]])
+    names = [stages[position].ref_id for position in [*circle, circle[0]]]
+    if len(names) > MAX_NAMES:
+        names[MAX_NAMES - 1 : -1] = [f"({len(names) - MAX_NAMES} more)"]
     return CircularDependencyError(
-        f"stages require one another in a circle: {names}; take one of these requisites away "
-        "(a loop is a jump_to, not a requisite)",
+        f"stages require one another in a circle: {' -> '.join(names)}; take one of these "
+        "requisites away (a loop is a jump_to, not a requisite)",
         [stages[position] for position in circle],
     )
+
+
+def follow_to_circle(start: T, following: Callable[[T], T]) -> list[T]:
+    """Go on from `start` until something comes a second time; return what lies between."""
+    seen: dict[T, int] = {}
+    while start not in seen:
+        seen[start] = len(seen)
+        start = following(start)
+    return list(seen)[seen[start] :]

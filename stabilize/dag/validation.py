@@ -1,34 +1,19 @@
-"""What a workflow's definition must satisfy before it may run.
-
-Every check is linear in stages and edges and raises at the first fault, saying which stage, why,
-and what to write instead.
-"""
+"""What a workflow's definition must satisfy before it may run: every stage, one fault at a time."""
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 from stabilize.dag.expressions import ExpressionError, compile_expression
-from stabilize.dag.topological import Node, validate_dag
+from stabilize.dag.topological import MAX_NAMES, Node, follow_to_circle, validate_dag
+from stabilize.status import WorkflowStatus
 
-STATUS_NAMES = (
-    "NOT_STARTED",
-    "RUNNING",
-    "PAUSED",
-    "SUSPENDED",
-    "SUCCEEDED",
-    "FAILED_CONTINUE",
-    "TERMINAL",
-    "CANCELED",
-    "REDIRECT",
-    "STOPPED",
-    "SKIPPED",
-    "BUFFERED",
-)
+STATUS_NAMES = tuple(status.name for status in WorkflowStatus)
+STATUSES_BEFORE_THE_START = ("NOT_STARTED", "SKIPPED")
 OPTIONS = {
     "on_branch_failure": ("fail", "dead", "arrive"),
     "join_rest": ("block", "cancel"),
@@ -38,7 +23,7 @@ OPTIONS = {
 
 
 class InvalidStageGraphError(ValueError):
-    """The stages cannot mean anything together; the message begins with the kind of fault."""
+    """The stages mean nothing together; the message begins with the kind of fault."""
 
 
 class Named(Protocol):
@@ -49,7 +34,7 @@ class Named(Protocol):
 
 
 class StageNode(Node, Protocol):
-    """What the checks read of a stage."""
+    """What the checks read of a stage, beside the `OPTIONS`."""
 
     @property
     def name(self) -> str: ...
@@ -62,7 +47,7 @@ class StageNode(Node, Protocol):
     @property
     def split_type(self) -> Named: ...
     @property
-    def split_conditions(self) -> Mapping[str, str]: ...
+    def split_conditions(self) -> Mapping[str, str] | None: ...
     @property
     def split_default(self) -> str | None: ...
     @property
@@ -76,24 +61,28 @@ class StageNode(Node, Protocol):
 
 
 def validate_stage_graph(stages: Iterable[StageNode]) -> None:
-    """Check the top-level stages of a workflow; what follows is the order of the checks.
+    """Check the top-level stages of a workflow, in time linear in stages and edges.
 
     Raises `InvalidStageGraphError` with `empty_ref`, `duplicate_ref`, `unreachable_join` (more
     branches wanted than there are), `self_edge` or `unknown_ref` at the head of its message, then
     `CircularDependencyError`, then `InvalidStageGraphError` with `bad_condition`,
     `unknown_branch`, `unknown_milestone`, `bad_milestone_status`, `bad_option` or
-    `unreachable_join` (milestones that wait for each other).
+    `unreachable_join` (milestones that wait for each other), in this order.
     """
     graph = _Graph.of([stage for stage in stages if stage.parent_stage_id is None])
-    for check in _CHECKS:
-        check(graph)
+    _check(graph, _empty_ref, _duplicate_ref, _unreachable_threshold, _self_edge, _unknown_ref)
+    validate_dag(graph.stages)
+    _check(graph, _bad_condition, _unknown_branch, _unknown_milestone)
+    _check(graph, _bad_milestone_status, _bad_option)
+    _check_mutual_waits(graph)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Graph:
     stages: Sequence[StageNode]
     by_ref: Mapping[str, StageNode]
-    downstream: Mapping[str, list[str]]
+    count_of: Mapping[str, int]
+    downstream: Mapping[str, Sequence[str]]
 
     @classmethod
     def of(cls, stages: Sequence[StageNode]) -> _Graph:
@@ -102,7 +91,18 @@ class _Graph:
             for ref in stage.requisite_stage_ref_ids:
                 downstream.setdefault(ref, []).append(stage.ref_id)
         by_ref = {stage.ref_id: stage for stage in stages}
-        return cls(stages=stages, by_ref=by_ref, downstream=downstream)
+        counts = Counter(stage.ref_id for stage in stages)
+        return cls(stages=stages, by_ref=by_ref, count_of=counts, downstream=downstream)
+
+
+_Check = Callable[[_Graph, StageNode], Iterator[str]]
+
+
+def _check(graph: _Graph, *checks: _Check) -> None:
+    for check in checks:
+        for stage in graph.stages:
+            for fault in check(graph, stage):
+                raise InvalidStageGraphError(fault)
 
 
 def _suggest(wrong: object, known: Collection[str], otherwise: str) -> str:
@@ -112,111 +112,184 @@ def _suggest(wrong: object, known: Collection[str], otherwise: str) -> str:
     return f"did you mean {by_lower[close[0]]!r}?" if close else otherwise
 
 
-def _refs_are_given(graph: _Graph) -> None:
-    for stage in graph.stages:
-        if not stage.ref_id or not stage.ref_id.strip():
-            raise InvalidStageGraphError(
-                f"empty_ref: a stage (name {stage.name!r}) has no ref_id: "
-                "give it one that no other stage of the workflow has"
+def _empty_ref(_: _Graph, stage: StageNode) -> Iterator[str]:
+    if not stage.ref_id or not stage.ref_id.strip():
+        yield f"empty_ref: the stage named {stage.name!r} has no ref_id: give it one of its own"
+
+
+def _duplicate_ref(graph: _Graph, stage: StageNode) -> Iterator[str]:
+    if graph.count_of[stage.ref_id] > 1:
+        names = ", ".join(repr(s.name) for s in graph.stages if s.ref_id == stage.ref_id)
+        yield (
+            f"duplicate_ref: {stage.ref_id!r} is the ref_id of {graph.count_of[stage.ref_id]} "
+            f"stages (named {names}): give each a ref_id of its own"
+        )
+
+
+def _unreachable_threshold(_: _Graph, stage: StageNode) -> Iterator[str]:
+    branches = len(stage.requisite_stage_ref_ids)
+    if stage.join_type.name == "N_OF_M" and stage.join_threshold > branches:
+        yield (
+            f"unreachable_join: stage {stage.ref_id!r} waits for {stage.join_threshold} branches "
+            f"but requires only {branches}: lower join_threshold or add to requisite_stage_ref_ids"
+        )
+
+
+def _self_edge(_: _Graph, stage: StageNode) -> Iterator[str]:
+    if stage.ref_id in stage.requisite_stage_ref_ids:
+        yield (
+            f"self_edge: stage {stage.ref_id!r} requires itself: take it out of its "
+            "requisite_stage_ref_ids (a loop is a jump_to, not a requisite)"
+        )
+
+
+def _unknown_ref(graph: _Graph, stage: StageNode) -> Iterator[str]:
+    for ref in sorted(ref for ref in stage.requisite_stage_ref_ids if ref not in graph.by_ref):
+        yield (
+            f"unknown_ref: stage {stage.ref_id!r} requires {ref!r}, which is no stage of this "
+            f"workflow: {_suggest(ref, graph.by_ref, 'add it, or take it out')}"
+        )
+
+
+def _bad_condition(_: _Graph, stage: StageNode) -> Iterator[str]:
+    for where, condition in _conditions(stage):
+        try:
+            compile_expression(condition)  # type: ignore[arg-type]  # it refuses other types
+        except ExpressionError as error:
+            yield (
+                f"bad_condition: stage {stage.ref_id!r}, {where}: {error}; write names, literals, "
+                "comparisons, arithmetic, and, or, not"
             )
-
-
-def _refs_are_unique(graph: _Graph) -> None:
-    if len(graph.by_ref) == len(graph.stages):
-        return
-    ref, count = Counter(stage.ref_id for stage in graph.stages).most_common(1)[0]
-    names = ", ".join(repr(stage.name) for stage in graph.stages if stage.ref_id == ref)
-    raise InvalidStageGraphError(
-        f"duplicate_ref: {ref!r} is the ref_id of {count} stages (names {names}): "
-        "give each stage a ref_id of its own"
-    )
-
-
-def _thresholds_are_reachable(graph: _Graph) -> None:
-    for stage in graph.stages:
-        branches = len(stage.requisite_stage_ref_ids)
-        if stage.join_type.name == "N_OF_M" and stage.join_threshold > branches:
-            raise InvalidStageGraphError(
-                f"unreachable_join: stage {stage.ref_id!r} waits for {stage.join_threshold} "
-                f"branches (N_OF_M) but requires only {branches}: lower join_threshold "
-                "or add to requisite_stage_ref_ids"
-            )
-
-
-def _no_stage_requires_itself(graph: _Graph) -> None:
-    for stage in graph.stages:
-        if stage.ref_id in stage.requisite_stage_ref_ids:
-            raise InvalidStageGraphError(
-                f"self_edge: stage {stage.ref_id!r} requires itself: "
-                "take it out of its requisite_stage_ref_ids (a loop is a jump_to)"
-            )
-
-
-def _requisites_exist(graph: _Graph) -> None:
-    for stage in graph.stages:
-        for ref in sorted(stage.requisite_stage_ref_ids):
-            if ref not in graph.by_ref:
-                fix = _suggest(ref, graph.by_ref, "add it, or take it out of the requisites")
-                raise InvalidStageGraphError(
-                    f"unknown_ref: stage {stage.ref_id!r} requires {ref!r}, which is no stage "
-                    f"of this workflow: {fix}"
-                )
-
-
-def _is_acyclic(graph: _Graph) -> None:
-    validate_dag(graph.stages)
-
-
-def _conditions_parse(graph: _Graph) -> None:
-    for stage in graph.stages:
-        for where, condition in _conditions(stage):
-            try:
-                compile_expression(condition)  # type: ignore[arg-type]  # it refuses other types
-            except ExpressionError as error:
-                raise InvalidStageGraphError(
-                    f"bad_condition: stage {stage.ref_id!r}, {where}: {error}; write names, "
-                    "literals, comparisons, arithmetic, and, or, not"
-                ) from error
+    enabled = stage.context.get("stageEnabled")
+    if not _is_conditional(enabled) and not isinstance(enabled, bool | None):
+        yield (
+            f"bad_condition: stage {stage.ref_id!r}, stageEnabled: {enabled!r} is no condition; "
+            'write True, False or {"type": "expression", "expression": "..."}'
+        )
 
 
 def _conditions(stage: StageNode) -> Iterator[tuple[str, object]]:
-    for ref, condition in stage.split_conditions.items():
+    for ref, condition in (stage.split_conditions or {}).items():
         yield f"split condition for {ref!r}", condition
-    complete_when = getattr(stage.mi_config, "complete_when", None)
-    if complete_when:
+    if complete_when := getattr(stage.mi_config, "complete_when", None):
         yield "complete_when", complete_when
-    match stage.context.get("stageEnabled"):
-        case None | bool():
-            return
-        case {"type": "expression", "expression": condition}:
-            yield "stageEnabled", condition
-        case other:
-            raise InvalidStageGraphError(
-                f"bad_condition: stage {stage.ref_id!r}, stageEnabled: {other!r} is no condition: "
-                'write True, False or {"type": "expression", "expression": "..."}'
-            )
+    enabled = stage.context.get("stageEnabled")
+    if _is_conditional(enabled):
+        yield "stageEnabled", enabled["expression"]
 
 
-def _branches_are_downstream(graph: _Graph) -> None:
-    for stage in graph.stages:
-        named = [*stage.split_conditions, *filter(None, [stage.split_default])]
-        if not named:
-            continue
-        downstream = graph.downstream[stage.ref_id]
-        for ref in named:
-            if ref not in downstream:
-                raise _unknown_branch(graph, stage, ref, downstream)
+def _is_conditional(enabled: object) -> TypeGuard[Mapping[str, object]]:
+    return (
+        isinstance(enabled, Mapping)
+        and enabled.get("type") == "expression"
+        and "expression" in enabled
+    )
 
 
-def _unknown_branch(
-    graph: _Graph, stage: StageNode, ref: str, downstream: Sequence[str]
-) -> InvalidStageGraphError:
-    what = "a condition" if ref in stage.split_conditions else "split_default"
-    after = ", ".join(map(repr, downstream[:10])) or "nothing"
-    fix = _suggest(ref, downstream, f"{after} comes directly after it")
-    if ref in graph.by_ref:
-        fix = f"add {stage.ref_id!r} to the requisite_stage_ref_ids of {ref!r}, or drop it here"
-    return InvalidStageGraphError(
-        f"unknown_branch: the split of stage {stage.ref_id!r} has {what} for {ref!r}, "
-        f"which does not come directly after it: {fix}"
+def _unknown_branch(graph: _Graph, stage: StageNode) -> Iterator[str]:
+    conditions = stage.split_conditions or {}
+    named = [*conditions, *filter(None, [stage.split_default])]
+    downstream = dict.fromkeys(graph.downstream[stage.ref_id]) if named else {}
+    for ref in filter(lambda ref: ref not in downstream, named):
+        what = "a condition" if ref in conditions else "its split_default"
+        fix = _suggest(ref, downstream, f"after it come {', '.join(downstream) or 'no stages'}")
+        if ref in graph.by_ref:
+            fix = f"add {stage.ref_id!r} to the requisites of {ref!r}, or drop it here"
+        yield (
+            f"unknown_branch: the split of stage {stage.ref_id!r} has {what} for {ref!r}, which "
+            f"does not come directly after it: {fix}"
+        )
+
+
+def _unknown_milestone(graph: _Graph, stage: StageNode) -> Iterator[str]:
+    ref, status = stage.milestone_ref_id, stage.milestone_status
+    if ref and ref not in graph.by_ref:
+        yield (
+            f"unknown_milestone: stage {stage.ref_id!r} waits for milestone {ref!r}, which is no "
+            f"stage of this workflow: {_suggest(ref, graph.by_ref, 'add it, or name another')}"
+        )
+    if status and not ref:
+        yield (
+            f"unknown_milestone: stage {stage.ref_id!r} has milestone_status={status!r} but no "
+            "milestone_ref_id: name the stage to watch"
+        )
+
+
+def _bad_milestone_status(_: _Graph, stage: StageNode) -> Iterator[str]:
+    ref, status = stage.milestone_ref_id, stage.milestone_status
+    if ref and status not in STATUS_NAMES:
+        yield (
+            f"bad_milestone_status: stage {stage.ref_id!r} waits for {ref!r} to be {status!r}, "
+            f"no status: {_suggest(status, STATUS_NAMES, 'write ' + ', '.join(STATUS_NAMES))}"
+        )
+
+
+def _bad_option(_: _Graph, stage: StageNode) -> Iterator[str]:
+    for option, allowed in OPTIONS.items():
+        value = getattr(stage, option)
+        if value is not None and value not in allowed:
+            fix = _suggest(value, allowed, f"write {', '.join(map(repr, allowed))} or None")
+            yield f"bad_option: stage {stage.ref_id!r} has {option}={value!r}: {fix}"
+    count = stage.split_count
+    if count is None and stage.split_type.name == "THREADS":
+        yield f"bad_option: stage {stage.ref_id!r} splits into threads: say how many (split_count)"
+    if not (
+        count is None or (isinstance(count, str) and count) or (type(count) is int and count >= 0)
+    ):
+        yield (
+            f"bad_option: stage {stage.ref_id!r} has split_count={count!r}: write a number from "
+            "0 up, or the context key of one"
+        )
+
+
+def _check_mutual_waits(graph: _Graph) -> None:
+    """Refuse stages that wait for one another, through milestones and requisites, for ever.
+
+    Let every stage start that can: as many requisites as its join needs have started, and so has
+    the stage that its milestone watches. What is left could start only by a jump.
+    """
+    watched = {
+        stage.ref_id: stage.milestone_ref_id
+        for stage in graph.stages
+        if stage.milestone_ref_id and stage.milestone_status not in STATUSES_BEFORE_THE_START
+    }
+    watchers: dict[str, list[str]] = {}
+    for ref, milestone in watched.items():
+        watchers.setdefault(milestone, []).append(ref)
+    missing = {stage.ref_id: _branches_needed(stage) for stage in graph.stages}
+    waiting = set(graph.by_ref)
+    reached = list(graph.by_ref) if watched else []
+    while reached:
+        ref = reached.pop()
+        if ref in waiting and missing[ref] <= 0 and watched.get(ref) not in waiting:
+            waiting.remove(ref)
+            for follower in graph.downstream[ref]:
+                missing[follower] -= 1
+            reached += [*graph.downstream[ref], *watchers.get(ref, ())]
+    if watched and waiting:
+        raise InvalidStageGraphError(_mutual_wait(graph, watched, waiting))
+
+
+def _branches_needed(stage: StageNode) -> int:
+    branches = len(stage.requisite_stage_ref_ids)
+    match stage.join_type.name:
+        case "XOR" | "MULTI_MERGE" | "DISCRIMINATOR":
+            return min(1, branches)
+        case "N_OF_M":
+            return stage.join_threshold or branches
+    return branches
+
+
+def _mutual_wait(graph: _Graph, watched: Mapping[str, str], waiting: Collection[str]) -> str:
+    def awaited(ref: str) -> str:
+        if watched.get(ref) in waiting:
+            return watched[ref]
+        return min(r for r in graph.by_ref[ref].requisite_stage_ref_ids if r in waiting)
+
+    circle = follow_to_circle(next(ref for ref in watched if ref in waiting), awaited)
+    steps = "; ".join(f"{ref!r} waits for {awaited(ref)!r}" for ref in circle[:MAX_NAMES])
+    watcher = next(ref for ref in circle if watched.get(ref) in waiting)
+    return (
+        f"unreachable_join: stage {watcher!r} and its milestone {watched[watcher]!r} wait for each "
+        f"other for ever ({steps}): watch a stage that can start without {watcher!r}"
     )

@@ -57,6 +57,7 @@ class Workflow(Base, kw_only=True, eq=False):
     parent_task_id: Mapped[str | None] = mapped_column(Identifier(), default=None)
     depth: Mapped[int] = mapped_column(Integer, default=0)
     definition_hash: Mapped[str] = mapped_column(String(64), default="")
+    stage_count: Mapped[int] = mapped_column(Integer, default=0)
     jumps: Mapped[int] = mapped_column(Integer, default=0)
     open_runs: Mapped[int] = mapped_column(Integer, default=0)
     version: Mapped[int] = mapped_column(Integer, default=0)

@@ -1,0 +1,74 @@
+"""One small class per message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from stabilize.handlers.base import Handler, StabilizeHandler
+from stabilize.handlers.control import CancelStageHandler
+from stabilize.handlers.jump import JumpToStageHandler, RestartStageHandler
+from stabilize.handlers.signal import SignalStageHandler
+from stabilize.handlers.stage import (
+    CompleteStageHandler,
+    ContinueParentStageHandler,
+    FailStageHandler,
+    PlanStageHandler,
+    SkipStageHandler,
+    StageDeadlineHandler,
+    StartStageHandler,
+)
+from stabilize.handlers.task import (
+    CompleteTaskHandler,
+    RunHookHandler,
+    RunTaskHandler,
+    StartTaskHandler,
+)
+from stabilize.handlers.workflow import (
+    CancelWorkflowHandler,
+    CompleteWorkflowHandler,
+    FailWorkflowHandler,
+    PauseWorkflowHandler,
+    ResumeWorkflowHandler,
+    StartWorkflowHandler,
+)
+from stabilize.queue.messages import Message
+from stabilize.turn import Turn
+
+DEFAULT_HANDLERS: tuple[type[Handler[Any]], ...] = (
+    CancelStageHandler,
+    CancelWorkflowHandler,
+    CompleteStageHandler,
+    CompleteTaskHandler,
+    CompleteWorkflowHandler,
+    ContinueParentStageHandler,
+    FailStageHandler,
+    FailWorkflowHandler,
+    JumpToStageHandler,
+    PauseWorkflowHandler,
+    PlanStageHandler,
+    RestartStageHandler,
+    ResumeWorkflowHandler,
+    RunHookHandler,
+    RunTaskHandler,
+    SignalStageHandler,
+    SkipStageHandler,
+    StageDeadlineHandler,
+    StartStageHandler,
+    StartTaskHandler,
+    StartWorkflowHandler,
+)
+
+
+def default_handlers() -> dict[type[Message], Callable[[Any, Turn], None]]:
+    """What carries out each message, by its class."""
+    return {kind.message_type: kind().handle for kind in DEFAULT_HANDLERS}
+
+
+__all__ = [
+    "DEFAULT_HANDLERS",
+    "Handler",
+    "StabilizeHandler",
+    "default_handlers",
+    *(kind.__name__ for kind in DEFAULT_HANDLERS),
+]

@@ -1,0 +1,80 @@
+"""What a run inherits: the outputs of the runs its tokens came from, and theirs in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, select
+from sqlalchemy.orm import aliased
+
+from stabilize.models import StageExecution, Token
+from stabilize.models.workflow import merge_outputs
+from stabilize.status import TokenKind, WorkflowStatus
+from stabilize.tasks.context import InheritingContext
+from stabilize.turn import Turn
+
+
+def inherited_outputs(connection: Connection, run_id: str) -> dict[str, Any]:
+    """Merge the outputs of everything the run `run_id` came from, by place in the definition."""
+    start = (
+        select(Token.source_id.label("id"))
+        .where(Token.consumer_id == run_id, Token.kind == TokenKind.LIVE)
+        .cte("lineage", recursive=True)
+    )
+    further = aliased(Token)
+    lineage = start.union(
+        select(further.source_id).where(
+            further.consumer_id == start.c.id, further.kind == TokenKind.LIVE
+        )
+    )
+    rows = connection.execute(
+        select(StageExecution.__table__.c.outputs)
+        .where(
+            StageExecution.id.in_(select(lineage.c.id)),
+            StageExecution.status != WorkflowStatus.SKIPPED,
+        )
+        .order_by(StageExecution.position, StageExecution.ref_id, StageExecution.run)
+    )
+    return merge_outputs(outputs for (outputs,) in rows if outputs)
+
+
+class Names(Mapping[str, Any]):
+    """The names a condition can use.
+
+    The run's own context and outputs, then what it inherits, then the ref of any stage of the
+    workflow, which stands for that stage's outputs.
+    """
+
+    def __init__(self, turn: Turn, stage: StageExecution) -> None:
+        self._turn = turn
+        self._stage = stage
+        self._context = InheritingContext(
+            {**stage.context, **stage.delivered, **stage.outputs},
+            lambda: _read(turn, stage),
+            stage.ref_id,
+        )
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self._context:
+            return self._context[name]
+        other = self._turn.reader.newest(self._turn.locked[self._stage.workflow_id], name)
+        if other is None or not other.outputs:
+            raise KeyError(name)
+        return other.outputs
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._context)
+
+    def __len__(self) -> int:
+        return len(self._context)
+
+
+def _read(turn: Turn, stage: StageExecution) -> dict[str, Any]:
+    turn.write_rows()
+    return inherited_outputs(turn.connection, stage.id)
+
+
+def names_for(turn: Turn, stage: StageExecution) -> Mapping[str, Any]:
+    """What the conditions of `stage` are evaluated over."""
+    return Names(turn, stage)

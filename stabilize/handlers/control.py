@@ -1,0 +1,40 @@
+"""Withdrawing one stage while the rest goes on."""
+
+from __future__ import annotations
+
+from stabilize.handlers.base import Handler
+from stabilize.handlers.flow import Arrival, put
+from stabilize.handlers.lifecycle import complete_if_idle, withdraw
+from stabilize.handlers.signal import reached_run
+from stabilize.net import is_active
+from stabilize.queue.messages import CancelStage, ContinueParentStage
+from stabilize.status import TokenKind, WorkflowStatus
+from stabilize.turn import Turn
+
+S = WorkflowStatus
+
+
+class CancelStageHandler(Handler[CancelStage]):
+    """Withdraw a stage: its branch brings nothing, the rest goes on (WCP-19)."""
+
+    def handle(self, message: CancelStage, turn: Turn) -> None:
+        net = turn.net(message)
+        stage = reached_run(turn, net, turn.stage(message))
+        if not is_active(stage):
+            if stage.status is S.NOT_STARTED and not net.workflow.status.is_complete:
+                turn.set(stage, definition={**stage.definition, "withdrawn": True})
+            return
+        with turn.actor(message.user):
+            withdraw(turn, net, stage, unstarted=S.SKIPPED, reason=message.reason)
+        if stage.parent_stage_id is not None:
+            turn.push(
+                ContinueParentStage(
+                    execution_id=stage.workflow_id, stage_id=stage.parent_stage_id
+                )
+            )
+        dead = [
+            Arrival(stage, ref_id, TokenKind.DEAD, stage.thread)
+            for ref_id in net.downstream.get(stage.ref_id, ())
+        ]
+        put(turn, net, dead)
+        complete_if_idle(turn, net)

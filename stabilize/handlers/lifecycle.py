@@ -1,0 +1,271 @@
+"""How runs of stages begin and end, and what that means for their workflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import delete, select
+
+from stabilize.dag.expressions import ExpressionError
+from stabilize.dag.outcome import TOKEN_OF
+from stabilize.dag.splits import NoBranchError, SplitRule, split
+from stabilize.events.base import EventType
+from stabilize.handlers.concurrency import release_slot
+from stabilize.handlers.context import names_for
+from stabilize.handlers.flow import Arrival, activate, branch_of, failure_is_absorbed, put
+from stabilize.models import BufferedSignal, StageExecution, TaskExecution, Workflow
+from stabilize.net import Net, is_active
+from stabilize.queue.messages import (
+    CancelWorkflow,
+    CompleteStage,
+    CompleteWorkflow,
+    ContinueParentStage,
+    RunHook,
+    StartTask,
+)
+from stabilize.status import (
+    BEGUN_STATUSES,
+    SplitType,
+    StagePhase,
+    SyntheticStageOwner,
+    TokenKind,
+    WorkflowStatus,
+)
+from stabilize.turn import Turn
+
+S = WorkflowStatus
+_ENDED = {
+    S.SUCCEEDED: EventType.STAGE_COMPLETED,
+    S.CANCELED: EventType.STAGE_CANCELED,
+    S.SKIPPED: EventType.STAGE_SKIPPED,
+}
+
+
+def describe(stage: StageExecution) -> dict[str, Any]:
+    """What every event of a stage says of it."""
+    return {"ref_id": stage.ref_id, "type": stage.type, "name": stage.name}
+
+
+def run_next_phase(turn: Turn, net: Net, stage: StageExecution) -> None:
+    """Go on with the stage: its stages before, then its tasks; then look what they came to."""
+    if stage.phase is StagePhase.PLANNING:
+        turn.set(stage, phase=StagePhase.BEFORE)
+        if start_owned(turn, net, stage, SyntheticStageOwner.STAGE_BEFORE):
+            return
+    if stage.phase is StagePhase.BEFORE:
+        turn.set(stage, phase=StagePhase.TASKS)
+        tasks = net.tasks_of(stage)
+        if tasks:
+            turn.push(StartTask.of_task(tasks[0]))
+            return
+    turn.push(CompleteStage.of(stage))
+
+
+def start_owned(turn: Turn, net: Net, stage: StageExecution, owner: SyntheticStageOwner) -> bool:
+    """Start the synthetic stages of one kind that wait for nothing; say whether there are any."""
+    firsts = [s for s in net.owned(stage, owner) if s.ref_id not in net.upstream]
+    for first in firsts:
+        activate(turn, net, first, thread=stage.thread)
+    return bool(firsts)
+
+
+def finish_stage(
+    turn: Turn, net: Net, stage: StageExecution, status: WorkflowStatus, **event: Any
+) -> None:
+    """End a run, put its tokens, and tell its parent or its workflow."""
+    arrivals = _tokens_of(turn, net, stage, status)
+    if isinstance(arrivals, str):
+        event["error"] = arrivals
+        turn.set(stage, context={**stage.context, "error": arrivals})
+        status, arrivals = S.TERMINAL, []
+    _close(turn, net, stage, status, **event)
+    if stage.parent_stage_id is not None:
+        if status is not S.TERMINAL:
+            put(turn, net, arrivals)
+        turn.push(ContinueParentStage(execution_id=stage.workflow_id,
+                                      stage_id=stage.parent_stage_id))
+    elif status is S.TERMINAL and not failure_is_absorbed(turn, net, stage):
+        end_workflow(turn, net, S.TERMINAL)
+    elif status is S.TERMINAL:
+        put(turn, net, _all_edges(net, stage, TokenKind.FAILED))
+    elif status is S.CANCELED:
+        turn.push(CancelWorkflow(execution_id=stage.workflow_id, user="task",
+                                 reason=f"a task of stage {stage.ref_id!r} asked for it"))
+    elif stage.end == "terminate":
+        end_workflow(turn, net, S.SUCCEEDED)
+    else:
+        put(turn, net, arrivals)
+    complete_if_idle(turn, net)
+
+
+def complete_if_idle(turn: Turn, net: Net) -> None:
+    """Have the workflow completed when nothing of it is left open."""
+    if net.workflow.open_runs == 0 and not net.workflow.status.is_complete:
+        turn.push(CompleteWorkflow(execution_id=net.workflow.id))
+
+
+def _close(
+    turn: Turn, net: Net, stage: StageExecution, status: WorkflowStatus, **event: Any
+) -> None:
+    error = event.get("error")
+    duration = None if stage.start_time is None else turn.now - stage.start_time
+    turn.set(stage, status=status, end_time=turn.now, phase=StagePhase.ENDED)
+    turn.set(net.workflow, open_runs=net.workflow.open_runs - 1)
+    kind = _ENDED.get(status, EventType.STAGE_FAILED)
+    detail: dict[str, Any] = {"status": status.name, "end_time": turn.now}
+    if kind is EventType.STAGE_COMPLETED:
+        detail |= {"duration_ms": duration, "outputs": stage.outputs}
+    elif kind is EventType.STAGE_FAILED:
+        detail |= {"error": error or error_of(stage), "duration_ms": duration}
+    turn.record(kind, stage, **describe(stage), **detail, **_without(event, detail))
+    _clean_up(turn, net, stage)
+
+
+def _without(event: dict[str, Any], taken: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in event.items() if key not in taken}
+
+
+def error_of(stage: StageExecution) -> str:
+    """The reason a stage failed, as its context tells it."""
+    exception = stage.context.get("exception")
+    if isinstance(exception, dict):
+        return str(exception.get("details", {}).get("error", "failed"))
+    return str(stage.context.get("error") or f"stage {stage.ref_id!r} failed without a reason")
+
+
+def _clean_up(turn: Turn, net: Net, stage: StageExecution) -> None:
+    if stage.context.get("stageTimeoutMs") is not None:
+        turn.purge(stage.workflow_id, stage.id)
+    if stage.delivered.get("_buffered_signals"):
+        turn.connection.execute(
+            delete(BufferedSignal).where(
+                BufferedSignal.workflow_id == stage.workflow_id,
+                BufferedSignal.ref_id == stage.ref_id,
+            )
+        )
+    for task in net.tasks_of(stage):
+        if turn.worker.overrides(task.implementing_class, "on_cleanup"):
+            _push_hook(turn, task, "on_cleanup")
+
+
+def _push_hook(turn: Turn, task: TaskExecution, hook: str) -> None:
+    turn.push(RunHook.of_task(task, task_type=task.implementing_class, hook=hook))
+
+
+def _all_edges(net: Net, stage: StageExecution, kind: TokenKind) -> list[Arrival]:
+    following = net.downstream.get(stage.ref_id, ())
+    return [Arrival(stage, ref_id, kind, stage.thread) for ref_id in following]
+
+
+def _tokens_of(
+    turn: Turn, net: Net, stage: StageExecution, status: WorkflowStatus
+) -> list[Arrival] | str:
+    """The tokens a run puts, or the reason why its split fails."""
+    following = net.downstream.get(stage.ref_id)
+    if not following:
+        return []
+    kind = TOKEN_OF[status]
+    if kind is not TokenKind.LIVE or stage.split_type is SplitType.AND:
+        return _all_edges(net, stage, kind)
+    edges = sorted(following, key=lambda ref_id: following[ref_id])
+    rule = SplitRule(
+        type=stage.split_type,
+        conditions=stage.split_conditions or {},
+        default=stage.split_default,
+        count=stage.split_count,
+    )
+    try:
+        chosen = split(rule, edges, names_for(turn, stage))
+    except (NoBranchError, ExpressionError) as error:
+        return f"{type(error).__name__}: {error}"
+    return [
+        arrival for edge in edges for arrival in _on_edge(stage, edge, chosen[edge], rule.type)
+    ]
+
+
+def _on_edge(stage: StageExecution, edge: str, live: int, kind: SplitType) -> list[Arrival]:
+    if live == 0:
+        return [Arrival(stage, edge, TokenKind.DEAD, stage.thread)]
+    if kind is not SplitType.THREADS:
+        return [Arrival(stage, edge, TokenKind.LIVE, stage.thread)]
+    return [
+        Arrival(
+            stage,
+            edge,
+            TokenKind.LIVE,
+            branch_of(stage, stage.thread, f"{stage.run}.{ordinal}"),
+            ordinal,
+        )
+        for ordinal in range(live)
+    ]
+
+
+def withdraw(
+    turn: Turn,
+    net: Net,
+    stage: StageExecution,
+    *,
+    unstarted: WorkflowStatus = S.NOT_STARTED,
+    **event: Any,
+) -> None:
+    """End a run that is under way, without tokens: CANCELED if it had begun, else `unstarted`."""
+    begun = stage.status in BEGUN_STATUSES
+    hooks = [t for t in net.tasks_of(stage) if t.status is S.RUNNING]
+    for child in net.children.get(stage.id, ()):
+        if is_active(child):
+            withdraw(turn, net, child, unstarted=unstarted)
+    turn.purge(stage.workflow_id, stage.id)
+    if begun:
+        for task in net.tasks_of(stage):
+            if not task.status.is_complete:
+                turn.set(task, status=S.CANCELED, end_time=turn.now)
+        _close(turn, net, stage, S.CANCELED, **event)
+    else:
+        turn.set(stage, status=unstarted, phase=StagePhase.ENDED)
+        turn.set(net.workflow, open_runs=net.workflow.open_runs - 1)
+        if unstarted is S.SKIPPED:
+            turn.record(EventType.STAGE_SKIPPED, stage, **describe(stage), reason="Withdrawn")
+    for task in hooks:
+        if turn.worker.overrides(task.implementing_class, "on_cancel"):
+            _push_hook(turn, task, "on_cancel")
+
+
+def active_runs(turn: Turn, net: Net) -> list[StageExecution]:
+    """Every run of the workflow that is under way, parents before their synthetic stages."""
+    if not net.is_complete:
+        turn.write_rows()
+        ids = turn.session.scalars(
+            select(StageExecution.id).where(
+                StageExecution.workflow_id == net.workflow.id,
+                StageExecution.phase.not_in((StagePhase.WAITING, StagePhase.ENDED)),
+            )
+        ).all()
+        for id in ids:
+            turn.reader.stage(net, id)
+    found = [stage for stage in net.stages.values() if is_active(stage)]
+    return sorted(found, key=lambda stage: stage.parent_stage_id is not None)
+
+
+def end_workflow(turn: Turn, net: Net, status: WorkflowStatus, **event: Any) -> None:
+    """End the workflow now: what is still under way is withdrawn."""
+    workflow = net.workflow
+    turn.purge(workflow.id)
+    for stage in active_runs(turn, net):
+        if is_active(stage):
+            withdraw(turn, net, stage)
+    turn.set(workflow, status=status, end_time=turn.now, open_runs=0)
+    record_end(turn, workflow, status, **event)
+    release_slot(turn, workflow)
+
+
+def record_end(turn: Turn, workflow: Workflow, status: WorkflowStatus, **event: Any) -> None:
+    duration = None if workflow.start_time is None else turn.now - workflow.start_time
+    detail: dict[str, Any] = {"status": status.name, "end_time": turn.now, "duration_ms": duration}
+    if status is S.SUCCEEDED:
+        turn.record(EventType.WORKFLOW_COMPLETED, workflow, **detail)
+    elif status is S.CANCELED:
+        detail |= {"canceled_by": workflow.canceled_by, "reason": workflow.cancellation_reason}
+        turn.record(EventType.WORKFLOW_CANCELED, workflow, **detail)
+    else:
+        detail["error"] = event.get("error") or f"Workflow ended with status {status.name}"
+        turn.record(EventType.WORKFLOW_FAILED, workflow, **detail)

@@ -1,0 +1,260 @@
+"""Handlers of messages about stages: start, plan, go on, complete."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stabilize.dag.expressions import ExpressionError, compile_expression
+from stabilize.dag.outcome import stage_outcome
+from stabilize.events.base import EventType
+from stabilize.handlers.base import Handler
+from stabilize.handlers.context import names_for
+from stabilize.handlers.flow import add_run
+from stabilize.handlers.lifecycle import (
+    describe,
+    finish_stage,
+    run_next_phase,
+    start_owned,
+    withdraw,
+)
+from stabilize.models import StageExecution
+from stabilize.net import Net, is_active
+from stabilize.queue.messages import (
+    CompleteStage,
+    ContinueParentStage,
+    FailStage,
+    PlanStage,
+    SkipStage,
+    StageDeadline,
+    StartStage,
+)
+from stabilize.stages.builder import StagePlan
+from stabilize.status import StagePhase, SyntheticStageOwner, WorkflowStatus
+from stabilize.turn import Turn
+
+S = WorkflowStatus
+Owner = SyntheticStageOwner
+
+
+class StartStageHandler(Handler[StartStage]):
+    """Begin a run, unless its definition says that it is to be passed over."""
+
+    def handle(self, message: StartStage, turn: Turn) -> None:
+        stage = turn.stage(message)
+        if stage.status is not S.NOT_STARTED or stage.phase is not StagePhase.READY:
+            return
+        if turn.workflow(message).status is S.PAUSED:
+            turn.park(message)
+            return
+        reason = _reason_to_skip(turn, stage)
+        if isinstance(reason, ExpressionError):
+            turn.push(FailStage.of(stage, error=f"stageEnabled: {reason}"))
+            return
+        if reason is not None:
+            turn.push(SkipStage.of(stage, reason=reason))
+            return
+        net = turn.net(message)
+        begin(turn, net, stage)
+        if turn.worker.has_builder(stage.type) and not stage.definition.get("planned_tasks"):
+            turn.push(PlanStage.of(stage))
+        else:
+            run_next_phase(turn, net, stage)
+
+
+def begin(turn: Turn, net: Net, stage: StageExecution) -> None:
+    """The run is under way from now on."""
+    turn.set(stage, status=S.RUNNING, start_time=turn.now, phase=StagePhase.PLANNING)
+    turn.record(
+        EventType.STAGE_STARTED,
+        stage,
+        **describe(stage),
+        start_time=turn.now,
+        is_synthetic=stage.parent_stage_id is not None,
+        parent_stage_id=stage.parent_stage_id,
+        task_count=len(net.tasks_of(stage)),
+        context=stage.context,
+        run=stage.run,
+    )
+    limit = stage.context.get("stageTimeoutMs")
+    if isinstance(limit, (int, float)):
+        turn.push(StageDeadline.of(stage), delay_ms=max(1, int(limit)))
+
+
+def _reason_to_skip(turn: Turn, stage: StageExecution) -> str | ExpressionError | None:
+    if stage.start_time_expiry is not None and stage.start_time_expiry < turn.now:
+        return "The time by which it had to start is past"
+    enabled: Any = stage.context.get("stageEnabled")
+    if isinstance(enabled, dict) and enabled.get("type") == "expression":
+        try:
+            names = names_for(turn, stage)
+            enabled = compile_expression(str(enabled.get("expression"))).evaluate(names)
+        except ExpressionError as error:
+            return error
+        enabled = bool(enabled)
+    return "stageEnabled is false" if enabled is False else None
+
+
+class SkipStageHandler(Handler[SkipStage]):
+    """Pass a stage over that has not begun; what follows it runs."""
+
+    def handle(self, message: SkipStage, turn: Turn) -> None:
+        stage = turn.stage(message)
+        if stage.status is not S.NOT_STARTED or not is_active(stage):
+            return
+        finish_stage(turn, turn.net(message), stage, S.SKIPPED, reason=message.reason)
+
+
+class FailStageHandler(Handler[FailStage]):
+    """End a stage that cannot do what its definition says."""
+
+    def handle(self, message: FailStage, turn: Turn) -> None:
+        stage = turn.stage(message)
+        if stage.status.is_complete or not is_active(stage):
+            return
+        net = turn.net(message)
+        turn.set(stage, context={**stage.context, "error": message.error})
+        _stop_tasks(turn, net, stage, S.TERMINAL)
+        finish_stage(turn, net, stage, stage.failure_status(), error=message.error)
+
+
+class StageDeadlineHandler(Handler[StageDeadline]):
+    """Fail a stage that has taken longer than its `stageTimeoutMs`."""
+
+    def handle(self, message: StageDeadline, turn: Turn) -> None:
+        stage = turn.stage(message)
+        if stage.status.is_complete or stage.start_time is None:
+            return
+        spent, limit = turn.now - stage.start_time, stage.context.get("stageTimeoutMs")
+        error = f"Stage exceeded timeout ({spent}ms > {limit}ms)"
+        details = {"details": {"error": error, "errors": [error], "transient": False}}
+        turn.set(stage, context={**stage.context, "exception": details})
+        turn.push(FailStage.of(stage, error=error))
+
+
+def _stop_tasks(turn: Turn, net: Net, stage: StageExecution, status: WorkflowStatus) -> None:
+    """Close the open tasks and synthetic stages of a stage that ends out of turn."""
+    turn.purge(stage.workflow_id, stage.id)
+    for child in net.children.get(stage.id, ()):
+        if is_active(child):
+            withdraw(turn, net, child)
+    for task in net.tasks_of(stage):
+        if task.status is S.NOT_STARTED:
+            turn.set(task, status=S.SKIPPED)
+        elif not task.status.is_complete:
+            turn.set(task, status=status, end_time=turn.now)
+
+
+class PlanStageHandler(Handler[PlanStage]):
+    """Have the builder of the stage's type asked; then take in what it made."""
+
+    def handle(self, message: PlanStage, turn: Turn) -> None:
+        stage = turn.stage(message)
+        if stage.status is not S.RUNNING:
+            return
+        outcome = turn.outcome_of(message)
+        if outcome is None:
+            turn.execute(message)
+            return
+        plan = outcome.plan
+        assert isinstance(plan, StagePlan)
+        net = turn.net(message)
+        if plan.error is not None:
+            _planning_failed(turn, net, stage, plan.error)
+            return
+        adopt(turn, net, stage, plan)
+        if message.for_failure:
+            turn.push(CompleteStage.of(stage))
+        else:
+            run_next_phase(turn, net, stage)
+
+
+def _planning_failed(turn: Turn, net: Net, stage: StageExecution, error: str) -> None:
+    details = {"details": {"error": error, "errors": [error], "transient": False}}
+    turn.set(
+        stage,
+        context={**stage.context, "exception": details, "beforeStagePlanningFailed": True},
+    )
+    finish_stage(turn, net, stage, S.TERMINAL, error=error)
+
+
+def adopt(turn: Turn, net: Net, stage: StageExecution, plan: StagePlan) -> None:
+    """Take in the tasks and synthetic stages that a builder made for `stage`."""
+    if plan.context:
+        turn.set(stage, context={**stage.context, **plan.context})
+    if plan.tasks:
+        turn.set(stage, definition={**stage.definition, "planned_tasks": True})
+        for position, task in enumerate(plan.tasks):
+            task.workflow_id, task.stage_id, task.position = stage.workflow_id, stage.id, position
+            turn.add(task)
+        net.tasks[stage.id] = list(plan.tasks)
+    for child in plan.stages:
+        child.workflow_id, child.position = stage.workflow_id, stage.position
+        tasks = list(child.tasks)
+        for position, task in enumerate(tasks):
+            task.workflow_id, task.stage_id, task.position = child.workflow_id, child.id, position
+        add_run(turn, net, child, tasks)
+    for child in plan.stages:
+        for requisite in child.requisite_stage_ref_ids:
+            net.connect(requisite, stage.position, child.ref_id, stage.position)
+            turn.add_edge(
+                workflow_id=stage.workflow_id,
+                upstream_ref_id=requisite,
+                downstream_ref_id=child.ref_id,
+                upstream_position=stage.position,
+                downstream_position=stage.position,
+            )
+
+
+class ContinueParentStageHandler(Handler[ContinueParentStage]):
+    """A synthetic stage has ended: go on with its parent once none of its kind is open."""
+
+    def handle(self, message: ContinueParentStage, turn: Turn) -> None:
+        net, stage = turn.net(message), turn.stage(message)
+        if stage.status.is_complete or any(is_active(c) for c in net.children.get(stage.id, ())):
+            return
+        if stage.phase is StagePhase.BEFORE and not _failed(net, stage, Owner.STAGE_BEFORE):
+            run_next_phase(turn, net, stage)
+        else:
+            turn.push(CompleteStage.of(stage))
+
+
+def _statuses(net: Net, stage: StageExecution, owner: SyntheticStageOwner) -> list[WorkflowStatus]:
+    return [child.status for child in net.owned(stage, owner)]
+
+
+def _failed(net: Net, stage: StageExecution, owner: SyntheticStageOwner) -> bool:
+    return any(status.is_halt for status in _statuses(net, stage, owner))
+
+
+class CompleteStageHandler(Handler[CompleteStage]):
+    """Find what the parts of the stage come to; run its stages after, or for its failure."""
+
+    def handle(self, message: CompleteStage, turn: Turn) -> None:
+        net, stage = turn.net(message), turn.stage(message)
+        if stage.status is not S.RUNNING or any(
+            is_active(child) for child in net.children.get(stage.id, ())
+        ):
+            return
+        core = [task.status for task in net.tasks_of(stage) if task.status.is_complete]
+        core += _statuses(net, stage, Owner.STAGE_BEFORE)
+        after = _statuses(net, stage, Owner.STAGE_AFTER)
+        status = stage_outcome(core, after, stage.failure_status())
+        if status is S.FAILED_CONTINUE or not status.is_halt:
+            if stage.phase in (StagePhase.BEFORE, StagePhase.TASKS):
+                turn.set(stage, phase=StagePhase.AFTER)
+                if start_owned(turn, net, stage, Owner.STAGE_AFTER):
+                    return
+        elif status in (S.TERMINAL, S.STOPPED) and self._runs_failure_stages(turn, net, stage):
+            return
+        finish_stage(turn, net, stage, status)
+
+    def _runs_failure_stages(self, turn: Turn, net: Net, stage: StageExecution) -> bool:
+        if stage.phase is StagePhase.FAILURE:
+            waiting = net.owned(stage, Owner.STAGE_FAILURE)
+            untouched = all(child.phase is StagePhase.WAITING for child in waiting)
+            return untouched and start_owned(turn, net, stage, Owner.STAGE_FAILURE)
+        turn.set(stage, phase=StagePhase.FAILURE)
+        if turn.worker.has_builder(stage.type):
+            turn.push(PlanStage.of(stage, for_failure=True))
+            return True
+        return start_owned(turn, net, stage, Owner.STAGE_FAILURE)

@@ -1,0 +1,251 @@
+"""Handlers of messages about workflows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select, update
+
+from stabilize.dag.outcome import workflow_outcome
+from stabilize.events.base import EventType
+from stabilize.handlers.base import Handler
+from stabilize.handlers.concurrency import release_slot, take_slot
+from stabilize.handlers.flow import activate
+from stabilize.handlers.lifecycle import end_workflow, record_end
+from stabilize.models import PausedDetails, StageExecution, Workflow
+from stabilize.models.queue import PARKED
+from stabilize.net import Net
+from stabilize.queue.messages import (
+    CancelWorkflow,
+    CompleteWorkflow,
+    FailWorkflow,
+    PauseWorkflow,
+    ResumeWorkflow,
+    StartTask,
+    StartWorkflow,
+)
+from stabilize.queue.queue import MESSAGES
+from stabilize.status import StagePhase, WorkflowStatus
+from stabilize.turn import Turn
+
+S = WorkflowStatus
+
+
+class StartWorkflowHandler(Handler[StartWorkflow]):
+    """Start the stages that wait for nothing, unless the workflow has to wait or came too late."""
+
+    def handle(self, message: StartWorkflow, turn: Turn) -> None:
+        net = turn.net(message)
+        workflow = net.workflow
+        if workflow.status not in (S.NOT_STARTED, S.BUFFERED):
+            return
+        expiry = workflow.start_time_expiry
+        if workflow.is_canceled or (expiry is not None and expiry < turn.now):
+            reason = "the time by which it had to start is past"
+            turn.push(_cancel(workflow, reason))
+            return
+        if not take_slot(turn, workflow):
+            turn.set(workflow, status=S.BUFFERED)
+            turn.record(EventType.STATUS_CHANGED, workflow, old_status="NOT_STARTED",
+                        new_status="BUFFERED")
+            return
+        turn.set(workflow, status=S.RUNNING, start_time=turn.now)
+        net.tokens_known = True
+        firsts = _initial_stages(turn, net)
+        _record_start(turn, workflow, firsts)
+        for stage in firsts:
+            activate(turn, net, stage)
+        if not firsts:
+            end_workflow(turn, net, S.TERMINAL, error="the workflow has no stages")
+
+
+def _cancel(workflow: Workflow, reason: str) -> CancelWorkflow:
+    return CancelWorkflow(
+        execution_id=workflow.id,
+        user=workflow.canceled_by or "system",
+        reason=workflow.cancellation_reason or reason,
+    )
+
+
+def _initial_stages(turn: Turn, net: Net) -> list[StageExecution]:
+    if not net.is_complete:
+        positions = turn.session.scalars(
+            select(StageExecution.position).where(
+                StageExecution.workflow_id == net.workflow.id,
+                StageExecution.parent_stage_id.is_(None),
+                StageExecution.requisite_stage_ref_ids == set(),
+            )
+        ).all()
+        for position in positions:
+            turn.reader.block_at(net, position)
+    return [
+        stage
+        for stage in net.runs()
+        if stage.parent_stage_id is None and not stage.requisite_stage_ref_ids
+    ]
+
+
+def _record_start(turn: Turn, workflow: Workflow, firsts: list[StageExecution]) -> None:
+    turn.record(
+        EventType.WORKFLOW_CREATED,
+        workflow,
+        application=workflow.application,
+        name=workflow.name,
+        type=workflow.type.name,
+        trigger_type=workflow.trigger.type,
+        stage_count=workflow.stage_count,
+        initial_stage_count=len(firsts),
+    )
+    turn.record(
+        EventType.WORKFLOW_STARTED,
+        workflow,
+        start_time=turn.now,
+        initial_stage_ids=[stage.id for stage in firsts],
+        context=workflow.context,
+    )
+
+
+class CompleteWorkflowHandler(Handler[CompleteWorkflow]):
+    """End the workflow once nothing of it is left open."""
+
+    def handle(self, message: CompleteWorkflow, turn: Turn) -> None:
+        net = turn.net(message)
+        workflow = net.workflow
+        if workflow.status is not S.RUNNING or workflow.open_runs > 0:
+            return
+        statuses, fails_after = _top_level(turn, net)
+        status = workflow_outcome(statuses, fails_after_others=fails_after)
+        turn.set(workflow, status=status, end_time=turn.now)
+        record_end(turn, workflow, status)
+        release_slot(turn, workflow)
+
+
+def _top_level(turn: Turn, net: Net) -> tuple[set[WorkflowStatus], bool]:
+    if net.is_complete:
+        tops = [stage for stage in net.runs() if stage.parent_stage_id is None]
+        statuses = {stage.status for stage in tops}
+        stopped = [stage.context for stage in tops if stage.status is S.STOPPED]
+        return statuses, any(c.get("completeOtherBranchesThenFail") for c in stopped)
+    turn.write_rows()
+    here = (
+        StageExecution.workflow_id == net.workflow.id,
+        StageExecution.parent_stage_id.is_(None),
+        StageExecution.latest,
+    )
+    found = turn.session.scalars(select(StageExecution.status).where(*here).distinct()).all()
+    contexts: Any = turn.session.scalars(
+        select(StageExecution.context).where(*here, StageExecution.status == S.STOPPED)
+    )
+    fails = S.STOPPED in found and any(c.get("completeOtherBranchesThenFail") for c in contexts)
+    return set(found), fails
+
+
+class CancelWorkflowHandler(Handler[CancelWorkflow]):
+    """Withdraw everything; the workflow is CANCELED."""
+
+    def handle(self, message: CancelWorkflow, turn: Turn) -> None:
+        net = turn.net(message)
+        if net.workflow.status.is_complete:
+            return
+        turn.set(
+            net.workflow,
+            is_canceled=True,
+            canceled_by=message.user[:255],
+            cancellation_reason=message.reason[:1024],
+        )
+        end_workflow(turn, net, S.CANCELED)
+        turn.reader.everything(net)
+        for stage in net.runs():
+            if stage.status is S.NOT_STARTED:
+                turn.set(stage, status=S.CANCELED, phase=StagePhase.ENDED)
+
+
+class FailWorkflowHandler(Handler[FailWorkflow]):
+    """A message was given up: end the workflow TERMINAL and say why where people look."""
+
+    def handle(self, message: FailWorkflow, turn: Turn) -> None:
+        net = turn.net(message)
+        if net.workflow.status.is_complete:
+            return
+        details = {"details": {"error": message.error, "errors": [message.error],
+                               "transient": False}}
+        stage = turn.reader.stage(net, message.stage_id) if message.stage_id else None
+        end_workflow(turn, net, S.TERMINAL, error=message.error)
+        if stage is None:
+            turn.set(net.workflow, context={**net.workflow.context, "error": message.error})
+            return
+        turn.set(stage, status=S.TERMINAL, context={**stage.context, "exception": details})
+        for task in net.tasks_of(stage):
+            if task.id == message.task_id:
+                turn.set(task, status=S.TERMINAL, task_exception_details=details)
+
+
+class PauseWorkflowHandler(Handler[PauseWorkflow]):
+    """Let nothing new begin; what is being executed ends, and its successor waits."""
+
+    def handle(self, message: PauseWorkflow, turn: Turn) -> None:
+        workflow = turn.workflow(message)
+        if workflow.status.is_complete or (
+            workflow.status is S.PAUSED and workflow.paused is None
+        ):
+            return
+        if workflow.status is not S.PAUSED:
+            turn.set(
+                workflow,
+                status=S.PAUSED,
+                paused=PausedDetails(paused_by=message.user, pause_time=turn.now),
+            )
+        paused = workflow.paused
+        turn.record(
+            EventType.WORKFLOW_PAUSED,
+            workflow,
+            paused_by=message.user,
+            pause_time=turn.now if paused is None else paused.pause_time,
+        )
+
+
+class ResumeWorkflowHandler(Handler[ResumeWorkflow]):
+    """Go on where the workflow was paused."""
+
+    def handle(self, message: ResumeWorkflow, turn: Turn) -> None:
+        net = turn.net(message)
+        workflow = net.workflow
+        if workflow.status is not S.PAUSED:
+            return
+        paused = workflow.paused or PausedDetails(pause_time=turn.now)
+        spent = paused.paused_ms + turn.now - (paused.pause_time or turn.now)
+        started = workflow.start_time is not None
+        turn.set(
+            workflow,
+            status=S.RUNNING if started else S.NOT_STARTED,
+            paused=PausedDetails(
+                paused_by=paused.paused_by,
+                pause_time=paused.pause_time,
+                resume_time=turn.now,
+                paused_ms=spent,
+            ),
+        )
+        turn.record(EventType.WORKFLOW_RESUMED, workflow, resume_time=turn.now, paused_ms=spent)
+        turn.connection.execute(
+            update(MESSAGES)
+            .where(MESSAGES.c.workflow_id == workflow.id, MESSAGES.c.visible_at >= PARKED)
+            .values(visible_at=turn.now)
+        )
+        turn.written.left_work = True
+        _resume_stages(turn, net)
+
+
+def _resume_stages(turn: Turn, net: Net) -> None:
+    ids = turn.session.scalars(
+        select(StageExecution.id).where(
+            StageExecution.workflow_id == net.workflow.id, StageExecution.status == S.PAUSED
+        )
+    ).all()
+    for id in ids:
+        stage = turn.reader.stage(net, id)
+        assert stage is not None
+        turn.set(stage, status=S.RUNNING)
+        for task in net.tasks_of(stage):
+            if task.status is S.PAUSED:
+                turn.set(task, status=S.NOT_STARTED)
+                turn.push(StartTask.of_task(task))

@@ -1,0 +1,282 @@
+"""Everything that can be said: the messages that move workflows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Self
+
+from stabilize.errors import QueueError
+from stabilize.models.stage import StageExecution
+from stabilize.models.task import TaskExecution
+from stabilize.status import WorkflowStatus
+from stabilize.types import plain
+
+PAYLOAD_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """A message; the fields of this class describe its delivery, those of subclasses its content.
+
+    `message_id` is None until it was taken from a queue.
+    """
+
+    starts_work: ClassVar[bool] = False
+    """It begins something new, which a paused workflow does not."""
+    runs_user_code: ClassVar[bool] = False
+    """It is carried out in the executor; a handler gets it together with the outcome."""
+
+    execution_type: str = "PIPELINE"
+    execution_id: str = ""
+    message_id: str | None = field(default=None, compare=False)
+    attempts: int = field(default=0, compare=False)
+    max_attempts: int = field(default=10, compare=False)
+    last_error: str | None = field(default=None, compare=False)
+
+    def copy_with_attempts(self, attempts: int) -> Self:
+        return replace(self, attempts=attempts)
+
+
+class WorkflowLevel(Message):
+    """About a workflow."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartWorkflow(WorkflowLevel):
+    starts_work: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompleteWorkflow(WorkflowLevel):
+    """Look whether anything is left to do; if not, the workflow is over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CancelWorkflow(WorkflowLevel):
+    user: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PauseWorkflow(WorkflowLevel):
+    user: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeWorkflow(WorkflowLevel):
+    user: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailWorkflow(WorkflowLevel):
+    """A message of this workflow was given up: stop it where people can see why."""
+
+    error: str = ""
+    stage_id: str = ""
+    task_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageLevel(Message):
+    """About a stage run."""
+
+    stage_id: str = ""
+
+    @classmethod
+    def of(cls, stage: StageExecution, **values: Any) -> Self:
+        return cls(execution_id=stage.workflow_id, stage_id=stage.id, **values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartStage(StageLevel):
+    starts_work: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanStage(StageLevel):
+    """Ask the builder of the stage's type for its tasks and synthetic stages."""
+
+    starts_work: ClassVar[bool] = True
+    runs_user_code: ClassVar[bool] = True
+
+    for_failure: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContinueStage(StageLevel):
+    """Go on with the next phase of the stage: before, tasks, after, end."""
+
+    starts_work: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompleteStage(StageLevel):
+    """Everything of the stage that was to run has run: find what it came to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkipStage(StageLevel):
+    reason: str = "Stage skipped"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailStage(StageLevel):
+    """The stage cannot do what its definition says."""
+
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CancelStage(StageLevel):
+    """Withdraw the stage; the rest of the workflow goes on."""
+
+    user: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestartStage(StageLevel):
+    """Run a stage that is complete, and what follows it, once more."""
+
+    user: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContinueParentStage(StageLevel):
+    """A synthetic stage of this parent has ended."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JumpToStage(StageLevel):
+    """Leave `stage_id` and go on at `target_stage_ref_id`, with what the jump brings along."""
+
+    target_stage_ref_id: str = ""
+    jump_context: dict[str, Any] = field(default_factory=dict)
+    jump_outputs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalStage(StageLevel):
+    """Send a signal to a stage: taken if it waits; else kept when `persistent`, or dropped."""
+
+    signal_name: str = ""
+    signal_data: dict[str, Any] = field(default_factory=dict)
+    persistent: bool = False
+    user: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageDeadline(StageLevel):
+    """The stage's time (`stageTimeoutMs`) is over; it comes late by design."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskLevel(StageLevel):
+    """About a task."""
+
+    task_id: str = ""
+
+    @classmethod
+    def of_task(cls, task: TaskExecution, **values: Any) -> Self:
+        return cls(
+            execution_id=task.workflow_id, stage_id=task.stage_id, task_id=task.id, **values
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartTask(TaskLevel):
+    starts_work: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunTask(TaskLevel):
+    """Execute the body of a task."""
+
+    starts_work: ClassVar[bool] = True
+    runs_user_code: ClassVar[bool] = True
+
+    task_type: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunHook(TaskLevel):
+    """Call `on_cancel` or `on_cleanup` of a task whose stage is over."""
+
+    runs_user_code: ClassVar[bool] = True
+
+    task_type: str = ""
+    hook: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompleteTask(TaskLevel):
+    """The body of a task came to `status`, and brought `context` and `outputs` along.
+
+    `stops_stage`: the tasks after it do not run. `terminates`: nor does the rest of the workflow.
+    """
+
+    status: WorkflowStatus = WorkflowStatus.SUCCEEDED
+    context: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, Any] = field(default_factory=dict)
+    exception: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+    stops_stage: bool = False
+    terminates: bool = False
+
+
+def _concrete(kind: type[Message]) -> list[type[Message]]:
+    return [
+        found
+        for sub in kind.__subclasses__()
+        for found in ([sub] if not sub.__subclasses__() else _concrete(sub))
+    ]
+
+
+MESSAGE_TYPES: dict[str, type[Message]] = {kind.__name__: kind for kind in _concrete(Message)}
+"""Every message that can be put in a queue, by name."""
+
+_ROUTING = {f.name for f in fields(Message)} - {"execution_type"} | {
+    "stage_id",
+    "task_id",
+    "task_type",
+}
+_CONTENT: dict[type[Message], tuple[str, ...]] = {
+    kind: tuple(f.name for f in fields(kind) if f.name not in _ROUTING)
+    for kind in MESSAGE_TYPES.values()
+}
+
+
+def get_message_type_name(message: Message) -> str:
+    return type(message).__name__
+
+
+def payload_of(message: Message) -> dict[str, Any]:
+    """What of `message` has no column of its own, as plain JSON values."""
+    kind = type(message)
+    values: dict[str, Any] = {}
+    for name in _CONTENT[kind]:
+        value = getattr(message, name)
+        if isinstance(value, WorkflowStatus):
+            value = value.name
+        if value and value != "PIPELINE":
+            values[name] = value
+    return plain(values, kind.__name__) if values else values
+
+
+def create_message_from_dict(name: str, data: dict[str, Any]) -> Message:
+    """Build the message called `name`; `ValueError` when there is none, `QueueError` bad fields.
+
+    Fields this version does not know are refused: a newer one wrote them.
+    """
+    kind = MESSAGE_TYPES.get(name)
+    if kind is None:
+        raise ValueError(
+            f"unknown message type {name!r}: known are {', '.join(sorted(MESSAGE_TYPES))}"
+        )
+    values = dict(data)
+    if isinstance(values.get("status"), str):
+        values["status"] = WorkflowStatus[values["status"]]
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise QueueError(f"message {name} cannot be read: {error}") from error

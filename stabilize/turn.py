@@ -1,0 +1,604 @@
+"""The turn: one transaction that changes state, consumes messages and puts the next ones out.
+
+It is the unit of work of the engine and the only thing that commits.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from sqlalchemy import (
+    Connection,
+    Table,
+    bindparam,
+    case,
+    delete,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy import inspect as inspect_mapper
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from stabilize.clock import from_ms, new_id
+from stabilize.errors import StabilizeError
+from stabilize.events.base import Event, EventType
+from stabilize.events.recorder import EventRecorder
+from stabilize.models import (
+    StageEdge,
+    StageExecution,
+    TaskExecution,
+    Token,
+    Workflow,
+)
+from stabilize.models.queue import PARKED
+from stabilize.net import Net, NetReader, Nets
+from stabilize.queue.messages import MESSAGE_TYPES, Message, StageLevel, TaskLevel
+from stabilize.queue.queue import MESSAGES, Push, Queue, message_of, row_of
+from stabilize.status import WorkflowStatus
+from stabilize.tasks.body import Outcome
+
+logger = logging.getLogger(__name__)
+
+Entity = Workflow | StageExecution | TaskExecution
+
+FOLLOW_UPS = 256
+"""How many messages a turn plays for one message it took, before it leaves the rest to others."""
+SPREAD_MS = 10
+"""How much later in the line each further message stands that one message put out: a wide workflow
+does not fill the line before those that came a moment later."""
+
+WORK_TYPES = sorted(name for name, kind in MESSAGE_TYPES.items() if kind.runs_user_code)
+_WORKFLOWS: Table = Workflow.__table__  # type: ignore[assignment]
+_STAGES: Table = StageExecution.__table__  # type: ignore[assignment]
+_TASKS: Table = TaskExecution.__table__  # type: ignore[assignment]
+_TOKENS: Table = Token.__table__  # type: ignore[assignment]
+_EDGES: Table = StageEdge.__table__  # type: ignore[assignment]
+_TABLE_OF: dict[type, Table] = {
+    Workflow: _WORKFLOWS,
+    StageExecution: _STAGES,
+    TaskExecution: _TASKS,
+}
+_COLUMNS_OF: dict[type, tuple[str, ...]] = {}
+
+
+class MessageRefused(StabilizeError):
+    """The message is about something that is not there or not its own; it is dropped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A message this worker holds while the executor carries it out."""
+
+    message: Message
+    attempts: int
+    priority: int
+    deaths: int = 0
+
+    @property
+    def id(self) -> str:
+        assert self.message.message_id is not None
+        return self.message.message_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """What the executor made of a held message."""
+
+    held: Held
+    outcome: Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """A message locked by this turn, with what the executor made of it, if that was its job."""
+
+    message: Message
+    row: Any
+    outcome: Outcome | None = None
+
+
+class HandlerLookup(Protocol):
+    def __call__(self, message: Message) -> Callable[[Message, Turn], None]: ...
+
+
+@dataclass(kw_only=True)
+class Worker:
+    """What a turn has to know of who plays it."""
+
+    id: str
+    lease_ms: int
+    knows: Callable[[str], bool] = lambda name: True
+    overrides: Callable[[str, str], bool] = lambda name, hook: False
+    has_builder: Callable[[str], bool] = lambda stage_type: False
+    task_names: Sequence[str] = ()
+    fails_unknown: bool = True
+    limit: int = 64
+
+
+@dataclass
+class Written:
+    """What a committed turn leaves to be done outside of it."""
+
+    dispatched: list[Held] = field(default_factory=list)
+    purged: list[tuple[str, str | None]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    left_work: bool = False
+    played: int = 0
+
+
+class Turn:
+    """One unit of work on a connection that is in a transaction."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        queue: Queue,
+        nets: Nets,
+        worker: Worker,
+        *,
+        slots: int,
+        now: int,
+        recorder: EventRecorder | None = None,
+    ) -> None:
+        self.connection = connection
+        self.session = Session(bind=connection, autoflush=False, expire_on_commit=False)
+        self.queue = queue
+        self.worker = worker
+        self.now = now
+        self.slots = slots
+        self.recorder = recorder
+        self.written = Written()
+        self.reader = NetReader(self.session)
+        self.locked: dict[str, Net] = {}
+        self._cache = nets
+        self._taken: Taken | None = None
+        self._priority = 0
+        self._cause: Message | None = None
+        self._handler_name: str | None = None
+        self._actor = "system"
+        self._budget = 0
+        self._spread = 0
+        self._follow_ups: deque[Message] = deque()
+        self._changes: dict[type, dict[str, dict[str, Any]]] = {}
+        self._raised: set[str] = set()
+        self._added: dict[type, dict[str, Entity]] = {}
+        self._tokens: list[dict[str, Any]] = []
+        self._edges: list[dict[str, Any]] = []
+        self._statements: list[tuple[Any, list[dict[str, Any]]]] = []
+        self._scopes: set[tuple[Any, str]] = set()
+        self._pushes: list[Push] = []
+        self._consumed: list[str] = []
+        self._claimed: list[str] = []
+        self._again: list[dict[str, Any]] = []
+        self._purges: list[tuple[str, str | None]] = []
+        self._drafts: list[Event] = []
+
+    # --- taking -----------------------------------------------------------------------------
+
+    def take_due(self, *, only_quiet: bool = False) -> list[Taken]:
+        """Lock the messages that are due and go first, each with its workflow, and claim work."""
+        messages, limit = MESSAGES.c, self.worker.limit
+        query = (
+            select(MESSAGES, _WORKFLOWS.c.version.label("workflow_version"))
+            .select_from(_WORKFLOWS)
+            .join(MESSAGES, messages.workflow_id == _WORKFLOWS.c.id)
+            .where(messages.queue == self.queue.name, messages.visible_at <= self.now)
+            .order_by(messages.priority, messages.id)
+            .limit(limit)
+            .with_for_update(skip_locked=True, key_share=True)
+        )
+        if self.slots <= 0:
+            query = query.where(messages.type.not_in(WORK_TYPES))
+        elif not self.worker.fails_unknown:
+            query = query.where(
+                or_(messages.task_type.is_(None), messages.task_type.in_(self.worker.task_names))
+            )
+        hint = self.queue.database.backend.take_hint()
+        if hint is not None:
+            query = query.with_hint(MESSAGES, *hint)
+        return self._open(list(self.connection.execute(query)), {})
+
+    def take_finished(self, finished: Sequence[Finished]) -> tuple[list[Taken], list[Finished]]:
+        """Lock the messages of finished work that are still ours, and say which to try later.
+
+        Those whose message is gone, or was taken over, are dropped: their result does not count.
+        """
+        by_id = {done.held.id: done for done in finished}
+        rows = self._lock_messages(list(by_id), skip_locked=True)
+        later: list[Finished] = []
+        missing = set(by_id) - {row.id for row in rows}
+        if missing:
+            still = self.connection.execute(
+                select(MESSAGES.c.id, MESSAGES.c.attempts).where(MESSAGES.c.id.in_(missing))
+            )
+            later = [by_id[id] for id, attempts in still if attempts == by_id[id].held.attempts]
+        ours = [row for row in rows if row.attempts == by_id[row.id].held.attempts]
+        return self._open(ours, {id: done.outcome for id, done in by_id.items()}), later
+
+    def take_one(self, held: Held, outcome: Outcome) -> Taken | None:
+        """Wait for the lock on one held message; None when it is not ours any more."""
+        rows = self._lock_messages([held.id], skip_locked=False)
+        ours = [row for row in rows if row.attempts == held.attempts]
+        taken = self._open(ours, {held.id: outcome})
+        return taken[0] if taken else None
+
+    def _lock_messages(self, ids: list[str], *, skip_locked: bool) -> list[Any]:
+        return list(
+            self.connection.execute(
+                select(MESSAGES, _WORKFLOWS.c.version.label("workflow_version"))
+                .select_from(_WORKFLOWS)
+                .join(MESSAGES, MESSAGES.c.workflow_id == _WORKFLOWS.c.id)
+                .where(MESSAGES.c.id.in_(ids))
+                .with_for_update(skip_locked=skip_locked, key_share=True)
+            )
+        )
+
+    def _open(self, rows: list[Any], outcomes: dict[str, Outcome]) -> list[Taken]:
+        versions = {row.workflow_id: row.workflow_version for row in rows}
+        wanted = {id: v for id, v in versions.items() if id not in self.locked}
+        known = self._cache.known(wanted)
+        self.locked.update(known)
+        unread = [id for id in wanted if id not in known]
+        if unread:
+            for net in self.reader.open(unread):
+                self.locked[net.workflow.id] = net
+                self._cache.add(net)
+        return [
+            Taken(message=message_of(row), row=row, outcome=outcomes.get(row.id)) for row in rows
+        ]
+
+    def execute(self, message: Message) -> None:
+        """Have the executor carry out the message being played; without a free slot, leave it."""
+        taken = self._taken
+        assert taken is not None and taken.row.id == message.message_id
+        row = taken.row
+        self._consumed.remove(row.id)
+        if self.slots <= 0:
+            return
+        self._claimed.append(row.id)
+        self.slots -= 1
+        self.written.dispatched.append(
+            Held(
+                message=taken.message.copy_with_attempts(row.attempts + 1),
+                attempts=row.attempts + 1,
+                priority=row.priority,
+                deaths=row.deaths + (row.holder is not None),
+            )
+        )
+
+    # --- playing ----------------------------------------------------------------------------
+
+    def play(self, taken: Taken, handler_of: HandlerLookup) -> None:
+        """Carry out one message and everything due now that comes of it, within bounds."""
+        self._priority = taken.row.priority
+        self._budget = FOLLOW_UPS
+        self._spread = 0
+        self._consumed.append(taken.row.id)
+        self._taken = taken
+        self._follow_ups.append(taken.message)
+        while self._follow_ups:
+            message = self._follow_ups.popleft()
+            self._cause = message
+            handle = handler_of(message)
+            self._handler_name = getattr(handle, "__self__", handle).__class__.__name__
+            self.written.played += 1
+            try:
+                handle(message, self)
+            except MessageRefused as refused:
+                logger.warning("%s", refused, extra={"workflow_id": message.execution_id})
+
+    def outcome_of(self, message: Message) -> Outcome | None:
+        """What the executor made of `message`; None when it is still to be carried out."""
+        taken = self._taken
+        return taken.outcome if taken is not None and taken.message is message else None
+
+    # --- reading ----------------------------------------------------------------------------
+
+    def net(self, message: Message) -> Net:
+        return self.locked[message.execution_id]
+
+    def workflow(self, message: Message) -> Workflow:
+        return self.locked[message.execution_id].workflow
+
+    def stage(self, message: StageLevel) -> StageExecution:
+        """The run a message is about; a message of another workflow's stage is refused."""
+        stage = self.reader.stage(self.net(message), message.stage_id)
+        if stage is None:
+            raise MessageRefused(
+                f"stage {message.stage_id} is not one of workflow {message.execution_id}"
+            )
+        return stage
+
+    def stage_and_task(self, message: TaskLevel) -> tuple[StageExecution, TaskExecution]:
+        stage = self.stage(message)
+        for task in self.net(message).tasks_of(stage):
+            if task.id == message.task_id:
+                return stage, task
+        raise MessageRefused(f"task {message.task_id} is not one of stage {message.stage_id}")
+
+    # --- changing ---------------------------------------------------------------------------
+
+    def set(self, entity: Entity, **values: Any) -> None:
+        """Change columns of an entity; the first change in a turn raises its version."""
+        for name, value in values.items():
+            setattr(entity, name, value)
+        if entity.id not in self._raised:
+            self._raise_version(entity)
+        kind = type(entity)
+        if entity.id not in self._added.get(kind, ()):
+            self._changes.setdefault(kind, {}).setdefault(entity.id, {}).update(values)
+
+    def _raise_version(self, entity: Entity) -> None:
+        self._raised.add(entity.id)
+        self.set(entity, version=entity.version + 1)
+        if not isinstance(entity, Workflow):
+            workflow = self.locked[entity.workflow_id].workflow
+            if workflow.id not in self._raised:
+                self._raise_version(workflow)
+
+    def add(self, entity: Entity) -> None:
+        """Insert an entity; later changes in this turn go into the same row."""
+        self._added.setdefault(type(entity), {})[entity.id] = entity
+        self._raised.add(entity.id)
+
+    def add_token(self, **values: Any) -> None:
+        if (values["workflow_id"], values["downstream_ref_id"]) in self._scopes:
+            self.write_rows()  # what was decided of the tokens before it must not reach this one
+        self._tokens.append(values)
+
+    def add_edge(self, **values: Any) -> None:
+        self._edges.append(values)
+
+    def run_later(self, statement: Any, values: dict[str, Any]) -> None:
+        """Run a bulk statement after the rows of this turn are in."""
+        self._scopes.add((values.get("b_workflow"), values["b_ref"]))
+        if self._statements and self._statements[-1][0] is statement:
+            self._statements[-1][1].append(values)
+        else:
+            self._statements.append((statement, [values]))
+
+    # --- messages ---------------------------------------------------------------------------
+
+    def push(self, message: Message, delay_ms: int = 0) -> None:
+        """Put out a message: played in this turn where that is possible, else written."""
+        net = self.locked.get(message.execution_id)
+        if net is None:
+            self._write(message, self.now + delay_ms)
+        elif message.starts_work and net.workflow.status is WorkflowStatus.PAUSED:
+            self._write(message, PARKED)
+        elif delay_ms > 0:
+            self._write(message, self.now + delay_ms)
+        elif message.runs_user_code:
+            task_type = getattr(message, "task_type", "")
+            if self.slots > 0 and (not task_type or self.worker.knows(task_type)):
+                self._hold(message)
+            else:
+                self._write(message, self.now)
+        elif self._budget > 0:
+            self._budget -= 1
+            self._follow_ups.append(message)
+        else:
+            self._write(message, self.now)
+
+    def _write(self, message: Message, visible_at: int) -> None:
+        priority = self._priority + SPREAD_MS * self._spread
+        self._spread += 1
+        self.written.left_work |= visible_at <= self.now
+        self._pushes.append(
+            Push(message=message, id=new_id(), visible_at=visible_at, priority=priority)
+        )
+
+    def _hold(self, message: Message) -> None:
+        id = new_id()
+        self.slots -= 1
+        self._pushes.append(
+            Push(
+                message=message,
+                id=id,
+                visible_at=self.now + self.worker.lease_ms,
+                priority=self._priority,
+                holder=self.worker.id,
+            )
+        )
+        self.written.dispatched.append(
+            Held(
+                message=replace(message, message_id=id, attempts=1),
+                attempts=1,
+                priority=self._priority,
+            )
+        )
+
+    def again(self, message: Message, delay_ms: int) -> None:
+        """Keep the message being played: it is due once more after `delay_ms`."""
+        assert message.message_id is not None
+        self._consumed.remove(message.message_id)
+        net = self.locked[message.execution_id]
+        paused = message.starts_work and net.workflow.status is WorkflowStatus.PAUSED
+        self.written.left_work |= delay_ms <= 0
+        self._again.append(
+            {"b_id": message.message_id, "b_at": PARKED if paused else self.now + delay_ms}
+        )
+
+    def park(self, message: Message) -> None:
+        """Keep the message being played until its workflow is resumed."""
+        if message.message_id in self._consumed:
+            self.again(message, 0)
+        else:
+            self._write(message, PARKED)
+
+    def purge(self, workflow_id: str, stage_id: str | None = None) -> None:
+        """Delete every message of a workflow, or of one stage run; what runs is told to stop."""
+
+        def stays(message: Message) -> bool:
+            if message.execution_id != workflow_id:
+                return True
+            return stage_id is not None and getattr(message, "stage_id", None) != stage_id
+
+        self._pushes = [push for push in self._pushes if stays(push.message)]
+        self.written.dispatched = [h for h in self.written.dispatched if stays(h.message)]
+        self._follow_ups = deque(m for m in self._follow_ups if stays(m))
+        self._purges.append((workflow_id, stage_id))
+        self.written.purged.append((workflow_id, stage_id))
+
+    # --- events -----------------------------------------------------------------------------
+
+    def record(self, event_type: EventType, entity: Entity, **data: Any) -> None:
+        """Record that something happened to `entity`, if events are on."""
+        if self.recorder is None:
+            return
+        workflow_id = entity.id if isinstance(entity, Workflow) else entity.workflow_id
+        self.set(entity, event_version=entity.event_version + 1)
+        self._drafts.append(
+            self.recorder.draft(
+                event_type,
+                entity,
+                data,
+                workflow_id=workflow_id,
+                timestamp=from_ms(self.now),
+                cause=self._cause,
+                handler=self._handler_name,
+                actor=self._actor,
+            )
+        )
+
+    @contextmanager
+    def actor(self, user: str) -> Iterator[None]:
+        """What is recorded inside was done by `user`."""
+        before, self._actor = self._actor, user or self._actor
+        try:
+            yield
+        finally:
+            self._actor = before
+
+    # --- writing ----------------------------------------------------------------------------
+
+    def insert_once(self, statement: Any) -> bool:
+        """Insert a row that somebody else may insert at the same time; say whether it was us."""
+        if not self.queue.database.backend.needs_savepoints:
+            self.connection.execute(statement)
+            return True
+        try:
+            with self.connection.begin_nested():
+                self.connection.execute(statement)
+        except IntegrityError:
+            return False
+        return True
+
+    def write_rows(self) -> None:
+        """Write what has changed so far, so that a query in this turn sees it."""
+        execute = self.connection.execute
+        for workflow_id, stage_id in self._purges:
+            gone = delete(MESSAGES).where(
+                MESSAGES.c.workflow_id == workflow_id, MESSAGES.c.queue == self.queue.name
+            )
+            execute(gone if stage_id is None else gone.where(MESSAGES.c.stage_id == stage_id))
+        self._purges.clear()
+        for kind in (Workflow, StageExecution, TaskExecution):
+            added = self._added.pop(kind, None)
+            if added:
+                execute(_insert(_TABLE_OF[kind]), [_row(entity) for entity in added.values()])
+            self._write_changes(kind)
+        if self._edges:
+            execute(_insert(_EDGES), self._edges)
+            self._edges = []
+        if self._tokens:
+            execute(_insert(_TOKENS), self._tokens)
+            self._tokens = []
+        for statement, values in self._statements:
+            execute(statement, values)
+        self._statements = []
+        self._scopes.clear()
+
+    def _write_changes(self, kind: type) -> None:
+        changes = self._changes.pop(kind, None)
+        if not changes:
+            return
+        groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        for id, values in changes.items():
+            groups.setdefault(tuple(sorted(values)), []).append({"b_id": id, **values})
+        for names, rows in groups.items():
+            self.connection.execute(_update(_TABLE_OF[kind], names), rows)
+
+    def write(self) -> Written:
+        """Write everything; the caller commits."""
+        self.write_rows()
+        execute = self.connection.execute
+        if self._claimed:
+            execute(
+                _CLAIM, {"at": self.now + self.worker.lease_ms, "by": self.worker.id,
+                         "ids": self._claimed}
+            )
+        if self._again:
+            execute(_AGAIN, self._again)
+        if self._pushes:
+            rows = [row_of(push, self.queue.name, self.now) for push in self._pushes]
+            execute(_insert(MESSAGES), rows)
+        if self._consumed:
+            execute(_CONSUME, {"ids": self._consumed})
+        if self._drafts and self.recorder is not None:
+            self.written.events = self.recorder.append(self.connection, self._drafts)
+        self.session.close()
+        return self.written
+
+    def forget(self) -> None:
+        """The turn did not commit: what it did to the nets in memory never happened."""
+        for workflow_id in self.locked:
+            self._cache.forget(workflow_id)
+        self.session.close()
+
+
+def _insert(table: Table) -> Any:
+    return _cached(("insert", table.name), lambda: insert(table))
+
+
+def _update(table: Table, names: tuple[str, ...]) -> Any:
+    return _cached(
+        ("update", table.name, *names),
+        lambda: update(table)
+        .where(table.c.id == bindparam("b_id"))
+        .values({name: bindparam(name) for name in names}),
+    )
+
+
+_statements: dict[tuple[str, ...], Any] = {}
+
+
+def _cached(key: tuple[str, ...], build: Callable[[], Any]) -> Any:
+    statement = _statements.get(key)
+    if statement is None:
+        statement = _statements[key] = build()
+    return statement
+
+
+def _row(entity: Entity) -> dict[str, Any]:
+    kind = type(entity)
+    names = _COLUMNS_OF.get(kind)
+    if names is None:
+        names = _COLUMNS_OF[kind] = tuple(a.key for a in inspect_mapper(kind).column_attrs)
+    return {name: getattr(entity, name) for name in names}
+
+
+_CONSUME = delete(MESSAGES).where(MESSAGES.c.id.in_(bindparam("ids", expanding=True)))
+_CLAIM = (
+    update(MESSAGES)
+    .where(MESSAGES.c.id.in_(bindparam("ids", expanding=True)))
+    .values(
+        visible_at=bindparam("at"),
+        attempts=MESSAGES.c.attempts + 1,
+        deaths=MESSAGES.c.deaths + case((MESSAGES.c.holder.is_(None), 0), else_=1),
+        holder=bindparam("by"),
+    )
+)
+_AGAIN = (
+    update(MESSAGES)
+    .where(MESSAGES.c.id == bindparam("b_id"))
+    .values(visible_at=bindparam("b_at"), holder=None)
+)
