@@ -40,8 +40,8 @@ from stabilize.models import (
 )
 from stabilize.models.queue import PARKED
 from stabilize.net import Net, NetReader, Nets
-from stabilize.queue.messages import MESSAGE_TYPES, Message, StageLevel, TaskLevel
-from stabilize.queue.queue import MESSAGES, Push, Queue, message_of, row_of
+from stabilize.queue.messages import MESSAGE_TYPES, FailWorkflow, Message, StageLevel, TaskLevel
+from stabilize.queue.queue import MESSAGES, Push, Queue, bury, message_of, row_of
 from stabilize.status import WorkflowStatus
 from stabilize.tasks.body import Outcome
 
@@ -120,6 +120,8 @@ class Worker:
     has_builder: Callable[[str], bool] = lambda stage_type: False
     task_names: Sequence[str] = ()
     fails_unknown: bool = True
+    elsewhere: set[str] = field(default_factory=set)
+    """Task types that other live workers have."""
     limit: int = 64
 
 
@@ -183,9 +185,9 @@ class Turn:
 
     # --- taking -----------------------------------------------------------------------------
 
-    def take_due(self, *, only_quiet: bool = False) -> list[Taken]:
-        """Lock the messages that are due and go first, each with its workflow, and claim work."""
-        messages, limit = MESSAGES.c, self.worker.limit
+    def take_due(self, limit: int) -> list[Taken]:
+        """Lock the messages that are due and go first, each with its workflow."""
+        messages = MESSAGES.c
         query = (
             select(MESSAGES, _WORKFLOWS.c.version.label("workflow_version"))
             .select_from(_WORKFLOWS)
@@ -197,6 +199,12 @@ class Turn:
         )
         if self.slots <= 0:
             query = query.where(messages.type.not_in(WORK_TYPES))
+        elif self.worker.elsewhere:
+            ours = messages.task_type.in_(self.worker.task_names)
+            query = query.where(
+                or_(messages.task_type.is_(None), ours,
+                    messages.task_type.not_in(self.worker.elsewhere))
+            )
         elif not self.worker.fails_unknown:
             query = query.where(
                 or_(messages.task_type.is_(None), messages.task_type.in_(self.worker.task_names))
@@ -222,6 +230,10 @@ class Turn:
             later = [by_id[id] for id, attempts in still if attempts == by_id[id].held.attempts]
         ours = [row for row in rows if row.attempts == by_id[row.id].held.attempts]
         return self._open(ours, {id: done.outcome for id, done in by_id.items()}), later
+
+    def take_these(self, ids: list[str]) -> list[Taken]:
+        """Lock these messages, those of them that nobody has locked."""
+        return self._open(self._lock_messages(ids, skip_locked=True), {})
 
     def take_one(self, held: Held, outcome: Outcome) -> Taken | None:
         """Wait for the lock on one held message; None when it is not ours any more."""
@@ -433,6 +445,20 @@ class Turn:
             self.again(message, 0)
         else:
             self._write(message, PARKED)
+
+    def give_up(
+        self, taken: Taken, reason: str, error: str, handler_of: HandlerLookup
+    ) -> None:
+        """Move a message to the dead letters; its workflow ends where people can see why."""
+        row = taken.row
+        bury(self.connection, row, reason, error)
+        message = FailWorkflow(
+            execution_id=row.workflow_id,
+            stage_id=row.stage_id or "",
+            task_id=row.task_id or "",
+            error=error,
+        )
+        self.play(replace(taken, message=message, outcome=None), handler_of)
 
     def purge(self, workflow_id: str, stage_id: str | None = None) -> None:
         """Delete every message of a workflow, or of one stage run; what runs is told to stop."""

@@ -82,16 +82,16 @@ def test_a_lock_that_a_test_left_behind_does_not_hold_the_next_one_up(
     shelves: Databases, name: str
 ) -> None:
     with lend_or_skip(shelves, name) as first:
-        left_open = first.engine().connect()
-        left_open.execute(insert(books), [{"title": "Momo"}])
-        left_open.execute(insert(books), [{"title": "Ronja"}])
-        left_open.detach()  # a disposed engine no longer closes it
+        forgotten = first.engine().raw_connection()
+        forgotten.detach()  # or the engine would close it
+        cursor = forgotten.cursor()
+        cursor.execute("INSERT INTO books VALUES (1, 'Momo')")
+        cursor.execute("SELECT id FROM books")
 
     with lend_or_skip(shelves, name) as second, second.engine().begin() as connection:
         assert connection.scalar(select(func.count()).select_from(books)) == 0
         connection.execute(insert(books), [{"title": "Krabat"}])
-    left_open.invalidate()
-    left_open.close()
+    forgotten.close()
 
 
 def test_two_tests_do_not_share_a_memory(shelves: Databases) -> None:

@@ -61,6 +61,9 @@ class EventRecorder:
         connection.execute(insert(_EVENTS), [record_values(event) for event in events])
         return events
 
+    def publish(self, events: list[Event]) -> None:
+        """Tell the subscribers of this process; called after the commit."""
+
 
 def record_values(event: Event) -> dict[str, Any]:
     """The row of an event, with the columns that reports ask for."""

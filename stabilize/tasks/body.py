@@ -134,8 +134,12 @@ def run_body(
     *,
     elapsed: float = 0.0,
     session: Session | None = None,
+    lets_out: Callable[[BaseException], bool] = lambda error: False,
 ) -> Outcome:
-    """Run one hook of `task` and return what came of it; never raises for the user's errors."""
+    """Run one hook of `task` and return what came of it.
+
+    The user's errors become outcomes; those that `lets_out` accepts are raised.
+    """
     try:
         result = _call(task, stage, hook, session)
         return _as_outcome(task, stage, result, hook, elapsed)
@@ -144,6 +148,8 @@ def run_body(
     except TaskNotFoundError as error:
         return failure(error)
     except (Exception, SystemExit, GeneratorExit) as error:
+        if lets_out(error):
+            raise
         logger.debug("task %s raised", type(task).__name__, exc_info=True)
         return failure(error, where=stage.ref_id)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import secrets
 import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -25,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError
 
-from tests.support.admin import Admin
+from tests.support.admin import PREFIX, Admin
 from tests.support.run import Run
 
 
@@ -117,7 +118,7 @@ class Databases:
         if name == "sqlite-file":
             return SqliteFiles(self._metadata, self._folder)
         if name == "sqlite-memory":
-            return SqliteMemories(self._metadata, f"{self._run.name}_{self._run.worker}")
+            return SqliteMemories(self._metadata)
         return ServerDatabases(self._run, kind, self._metadata)
 
 
@@ -157,10 +158,8 @@ class SqliteFiles:
 class SqliteMemories:
     """Named databases in memory, each alive as long as its anchor connection."""
 
-    def __init__(self, metadata: MetaData, prefix: str) -> None:
+    def __init__(self, metadata: MetaData) -> None:
         self._template = SqliteTemplate(metadata)
-        self._prefix = prefix
-        self._numbers = itertools.count(1)
 
     @contextlib.contextmanager
     def with_tables(self) -> Iterator[str]:
@@ -178,8 +177,9 @@ class SqliteMemories:
 
     @contextlib.contextmanager
     def _anchored(self) -> Iterator[tuple[sqlite3.Connection, str]]:
-        # The slash makes the name one for all connections of the process.
-        name = f"file:/{self._prefix}_{next(self._numbers)}?vfs=memdb"
+        # The slash makes the name one for all connections of the process. It is never used again,
+        # or a connection that a test forgot to close would be another test's.
+        name = f"file:/{PREFIX}_{secrets.token_hex(8)}?vfs=memdb"
         with contextlib.closing(sqlite3.connect(name, uri=True)) as anchor:
             yield anchor, f"sqlite:///{name}&uri=true"
 
@@ -196,12 +196,18 @@ class SqliteTemplate:
         pooled = self._engine.raw_connection()
         try:
             template: Any = pooled.driver_connection
-            template.backup(target)
+            template.backup(target, progress=_refuse_to_wait)
         finally:
             pooled.close()
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _refuse_to_wait(status: int, remaining: int, total: int) -> None:
+    """A copy onto a locked database would be tried again for ever, deaf to signals."""
+    if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        raise RuntimeError("the copy of a test database is locked before the test has begun")
 
 
 _TABLES: Final = {

@@ -70,8 +70,10 @@ class EmbeddedPostgresql:
 
     def restart(self) -> None:
         """Start the server again after `kill`, with the data it had committed."""
-        # The package takes a dead server that its parent has not reaped yet for a running one.
-        (self.folder / "postmaster.pid").unlink(missing_ok=True)
+        # Dead processes whose parent has not looked at them yet would pass for a running server.
+        sockets: Path = self._server.get_postmaster_info().socket_dir or self.folder
+        for lock in (self.folder / "postmaster.pid", *sockets.glob(".s.PGSQL.*")):
+            lock.unlink(missing_ok=True)
         self._server.start()
 
     def stop(self) -> None:

@@ -1,0 +1,350 @@
+"""Plays turns: the one thread of a process that moves workflows."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, or_, select, update
+from sqlalchemy.exc import DBAPIError
+
+from stabilize.backends import rolled_back_on_error
+from stabilize.backends.base import pause_within
+from stabilize.events.recorder import get_event_recorder
+from stabilize.flights import Flights
+from stabilize.net import Nets
+from stabilize.queue.messages import FailWorkflow
+from stabilize.queue.queue import MESSAGES, Queue, bury
+from stabilize.tasks.backoff import Backoff
+from stabilize.tasks.body import Outcome
+from stabilize.turn import WORK_TYPES, Finished, Held, HandlerLookup, Taken, Turn, Worker, Written
+
+logger = logging.getLogger(__name__)
+
+_OFFSET_SECONDS = 1.0
+
+
+class Coordinator:
+    """Takes what is due and what has finished, plays it, commits, and sends work out."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        worker: Worker,
+        handler_of: HandlerLookup,
+        make_flights: Callable[[Coordinator], Flights],
+    ) -> None:
+        self.queue = queue
+        self.database = queue.database
+        self.worker = worker
+        self.handler_of = handler_of
+        self.nets = Nets()
+        self.flights = make_flights(self)
+        self.others = False
+        """Other processes are at work on this database."""
+        self.closing = False
+        """Nothing new is taken any more: only what has finished is recorded."""
+        self.turns = 0
+        self._connection: Connection | None = None
+        self._offset = 0.0
+        self._offset_at = float("-inf")
+        self._one_by_one = 0
+        self._alone = False
+        self.trouble = 0
+        self._wake = threading.Event()
+
+    # --- time -------------------------------------------------------------------------------
+
+    def now(self) -> int:
+        """The database's clock in ms, read once a second and carried on in between."""
+        if self.database.clock is not None:
+            return self.database.clock.now_ms()
+        before = time.monotonic()
+        if before - self._offset_at > _OFFSET_SECONDS:
+            with self.database.reading() as session:
+                theirs = int(session.execute(select(self.database.now())).scalar_one())
+            after = time.monotonic()
+            self._offset = theirs - (before + after) / 2 * 1000
+            self._offset_at = after
+        return int(time.monotonic() * 1000 + self._offset)
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until something may have come, at most `seconds`."""
+        deadline = self.flights.next_deadline()
+        if deadline is not None:
+            seconds = min(seconds, deadline - time.monotonic())
+        if seconds > 0:
+            self._wake.wait(seconds)
+        self._wake.clear()
+
+    def next_due(self) -> int | None:
+        """When the next message for this worker is due, in ms; None when there is none."""
+        messages = MESSAGES.c
+        query = (
+            select(messages.visible_at)
+            .where(messages.queue == self.queue.name)
+            .order_by(messages.visible_at)
+            .limit(1)
+        )
+        if self.flights.free <= 0 or self._alone:
+            query = query.where(messages.type.not_in(WORK_TYPES))
+        if not self.worker.fails_unknown:
+            query = query.where(
+                or_(messages.task_type.is_(None), messages.task_type.in_(self.worker.task_names))
+            )
+        with self.database.reading() as session:
+            found: int | None = session.execute(query).scalar()
+        return found
+
+    def fail_unknown(self, elsewhere: set[str], grace_ms: int) -> None:
+        """Play the tasks whose type nobody alive knows and that have waited for `grace_ms`."""
+        known = {*self.worker.task_names, *elsewhere}
+        messages = MESSAGES.c
+        query = select(messages.id).where(
+            messages.queue == self.queue.name,
+            messages.task_type.is_not(None),
+            messages.task_type.not_in(known),
+            messages.visible_at <= self.now() - grace_ms,
+        )
+        with self.database.reading() as session:
+            ids = list(session.execute(query.limit(self.worker.limit)).scalars())
+        if ids:
+            self._play([], only=ids)
+
+    # --- one step ---------------------------------------------------------------------------
+
+    def step(self) -> int:
+        """Play one turn if there is anything to play; return how many messages it handled."""
+        self.flights.give_up_late()
+        finished = self.flights.drain()
+        try:
+            if not finished:
+                if self.closing:
+                    return 0
+                due = self.next_due()
+                if due is None or due > self.now():
+                    return 0
+            return self._play(finished)
+        except DBAPIError as error:
+            self.flights.finished.extendleft(reversed(finished))
+            self._drop_connection()
+            if not self.database.backend.is_trouble(error):
+                raise
+            self.trouble += 1
+            logger.log(
+                logging.WARNING if self.trouble in (1, 10, 100) else logging.DEBUG,
+                "%r is in trouble, trying again: %s", self.database, error.orig,
+            )
+            pause_within(min(2.0, 0.01 * 2 ** min(self.trouble, 8)))
+            return 0
+
+    def _play(self, finished: Sequence[Finished], only: list[str] | None = None) -> int:
+        limit = self.worker.limit
+        some = list(finished)
+        if self._one_by_one > 0:
+            self._one_by_one -= 1
+            limit, some = 1, some[:1]
+            self.flights.finished.extendleft(reversed(finished[1:]))
+        connection = self._open()
+        turn: Turn | None = None
+        roots: list[Taken] = []
+        try:
+            with rolled_back_on_error(connection):
+                self.database.backend.begin(connection)
+                turn = self._new_turn(connection, self._slots())
+                later: list[Finished] = []
+                if some:
+                    taken, later = turn.take_finished(some)
+                    roots += taken
+                if only is not None:
+                    roots += turn.take_these(only)
+                elif not self.closing and not (limit == 1 and some):
+                    roots += self._in_order(turn.take_due(limit))
+                for root in roots:
+                    self._play_root(turn, root)
+                written = turn.write()
+                connection.commit()
+        except DBAPIError as error:
+            if turn is not None:
+                turn.forget()
+            if self.database.backend.is_trouble(error):
+                raise
+            self._failed(roots, some, error)
+            return 0
+        except Exception as error:
+            if turn is not None:
+                turn.forget()
+            self._failed(roots, some, error)
+            return 0
+        self.trouble = 0
+        self.turns += 1
+        self.flights.finished.extend(later)
+        self.after_commit(turn, written)
+        if not roots:  # all of it is locked by others just now
+            pause_within(0.002)
+        return written.played
+
+    def _new_turn(self, connection: Connection, slots: int) -> Turn:
+        return Turn(
+            connection,
+            self.queue,
+            self.nets,
+            self.worker,
+            slots=slots,
+            now=self.now(),
+            recorder=get_event_recorder(),
+        )
+
+    def _slots(self) -> int:
+        if self.closing:
+            return 0
+        if self._alone:
+            if len(self.flights):
+                return 0
+            self._alone = False
+        return max(0, self.flights.free)
+
+    def _in_order(self, taken: list[Taken]) -> list[Taken]:
+        """Those first that may take their worker with them: they run alone."""
+        return sorted(taken, key=lambda one: not _is_suspect(one))
+
+    def _play_root(self, turn: Turn, root: Taken) -> None:
+        if root.outcome is None and _is_suspect(root):
+            deaths = root.row.deaths + (root.row.holder is not None)
+            if deaths >= self.queue.max_deaths:
+                turn.give_up(
+                    root,
+                    "deaths",
+                    f"{root.row.type} took {deaths} workers with it: {_what(root.row)}",
+                    self.handler_of,
+                )
+                return
+            if len(self.flights) or turn.written.dispatched or turn.slots <= 0:
+                self._alone = True
+                return
+            turn.play(root, self.handler_of)
+            turn.slots = 0
+            self._alone = True
+            return
+        turn.play(root, self.handler_of)
+
+    def after_commit(self, turn: Turn, written: Written) -> None:
+        """What a committed turn leaves to be done outside of it."""
+        for held in written.dispatched:
+            self.flights.launch(held, turn.locked[held.message.execution_id])
+        if written.purged:
+            self.flights.withdraw(written.purged)
+        self.publish(written)
+        self.nets.trim()
+        backend = self.database.backend
+        backend.after_commit(self.others)
+        if written.left_work:
+            self._wake.set()
+            if self.others and backend.can_notify:
+                backend.notify(self.database.engine, channel_of(self.queue))
+
+    def publish(self, written: Written) -> None:
+        """Tell the subscribers of this process what has been committed."""
+        recorder = get_event_recorder()
+        if written.events and recorder is not None:
+            recorder.publish(written.events)
+
+    # --- what goes wrong --------------------------------------------------------------------
+
+    def _failed(self, roots: list[Taken], finished: list[Finished], error: Exception) -> None:
+        """A handler raised: play the messages one by one; charge the one that is alone."""
+        if len(roots) > 1:
+            self._one_by_one = len(roots)
+            self.flights.finished.extendleft(reversed(finished))
+            return
+        if not roots:
+            raise error
+        root = roots[0]
+        logger.error(
+            "message %s (%s) failed", root.row.id, root.row.type, exc_info=error,
+            extra={"workflow_id": root.row.workflow_id},
+        )
+        self.charge(root.row, f"{type(error).__name__}: {error}")
+
+    def charge(self, row: Any, error: str) -> None:
+        """Count a failure of a message against it; after too many, give it up."""
+        failures = row.failures + 1
+        with self.database.writing() as connection:
+            if failures >= self.queue.max_attempts:
+                bury(connection, row, "failures", error)
+                self.queue.push_on(
+                    connection,
+                    FailWorkflow(
+                        execution_id=row.workflow_id,
+                        stage_id=row.stage_id or "",
+                        task_id=row.task_id or "",
+                        error=f"{row.type} failed {failures} times: {error}",
+                    ),
+                )
+                return
+            wait = int(Backoff(base=0.05, cap=30).seconds(failures) * 1000)
+            connection.execute(
+                update(MESSAGES)
+                .where(MESSAGES.c.id == row.id)
+                .values(
+                    failures=failures,
+                    last_error=error,
+                    visible_at=self.database.now() + wait,
+                    holder=None,
+                )
+            )
+
+    # --- the connection ---------------------------------------------------------------------
+
+    def _open(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = self.database.turns.connect()
+            self.database.backend.open_turns(self._connection)
+        return self._connection
+
+    def _drop_connection(self) -> None:
+        self.nets.clear()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except DBAPIError:
+                connection.invalidate()
+
+    def close(self) -> None:
+        """Give the connection back."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self.database.backend.close_turns(connection)
+            connection.close()
+
+    # --- transactional tasks ----------------------------------------------------------------
+
+    def transactional(self, held: Held, body: Callable[[Any], Outcome]) -> Outcome | None:
+        """Run a body in the very transaction that records its outcome (executor thread)."""
+        from stabilize.transactional import play_with_body  # it needs this module
+
+        return play_with_body(self, held, body)
+
+
+def _is_suspect(taken: Taken) -> bool:
+    """Its last holder let the lease run out: it may have died of this message."""
+    return taken.row.holder is not None or taken.row.deaths > 0
+
+
+def _what(row: Any) -> str:
+    return f"task {row.task_id} of type {row.task_type!r}" if row.task_id else f"stage {row.stage_id}"
+
+
+def channel_of(queue: Queue) -> str:
+    """The name under which the workers of a queue wake each other."""
+    return f"stabilize_{queue.name}"
+
+
+__all__ = ["Coordinator", "channel_of"]

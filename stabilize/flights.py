@@ -1,0 +1,345 @@
+"""User code on its way: what this process holds messages for, and what came of it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from stabilize.database import Database
+from stabilize.errors import TaskTimeoutError
+from stabilize.executor import BodyThreads
+from stabilize.handlers.context import inherited_outputs
+from stabilize.models import StageExecution, TaskExecution, Workflow
+from stabilize.net import Net
+from stabilize.queue.messages import PlanStage, RunHook, RunTask
+from stabilize.stages.builder import StageDefinitionBuilderFactory, plan
+from stabilize.status import WorkflowStatus
+from stabilize.store import WorkflowStore
+from stabilize.tasks.body import CancellationToken, Outcome, bound, failure, run_body
+from stabilize.tasks.context import InheritingContext
+from stabilize.tasks.interface import RetryableTask, Task, TransactionalTask
+from stabilize.tasks.registry import TaskRegistry
+from stabilize.turn import Finished, Held
+
+logger = logging.getLogger(__name__)
+
+Transactional = Callable[[Held, Callable[[Any], Outcome]], Outcome | None]
+
+
+@dataclass(eq=False)
+class Flight:
+    """One execution: the message it is for, and how long it may take."""
+
+    held: Held
+    stage: StageExecution
+    task: TaskExecution | None
+    token: CancellationToken = field(default_factory=CancellationToken)
+    deadline: float | None = None
+    limit: float = 0.0
+    hook: str = "execute"
+    future: Future[Any] | None = None
+    began: float = field(default_factory=time.monotonic)
+
+
+class _LazyStages(list[StageExecution]):
+    """The stages of a workflow, read when a task looks at them."""
+
+    def __init__(self, load: Callable[[], Iterable[StageExecution]]) -> None:
+        super().__init__()
+        self._load: Callable[[], Iterable[StageExecution]] | None = load
+
+    def _fill(self) -> None:
+        if self._load is not None:
+            load, self._load = self._load, None
+            self.extend(load())
+
+    def __iter__(self) -> Iterator[StageExecution]:
+        self._fill()
+        return super().__iter__()
+
+    def __len__(self) -> int:
+        self._fill()
+        return super().__len__()
+
+    def __getitem__(self, index: Any) -> Any:
+        self._fill()
+        return super().__getitem__(index)
+
+    def __reduce__(self) -> Any:
+        return (list, ())
+
+
+def clone(entity: Any) -> Any:
+    """A detached copy that user code may look at while the engine changes the original."""
+    copied = type(entity).__mapper__.class_manager.new_instance()
+    values = entity.__dict__
+    copied.__dict__.update({k: v for k, v in values.items() if k != "_sa_instance_state"})
+    return copied
+
+
+def view_of(net: Net, stage: StageExecution, database: Database) -> StageExecution:
+    """The stage as a task sees it."""
+
+    def inherit() -> dict[str, Any]:
+        with database.engine.connect() as connection:
+            return inherited_outputs(connection, stage.id)
+
+    workflow: Workflow = clone(net.workflow)
+    seen: StageExecution = clone(stage)
+    where = f"stage {stage.ref_id!r} of workflow {workflow.id}"
+    values = seen.__dict__
+    values["own_context"] = stage.context
+    values["context"] = InheritingContext({**stage.context, **stage.delivered}, inherit, where)
+    values["outputs"] = dict(stage.outputs)
+    values["definition"] = dict(stage.definition)
+    values["tasks"] = [clone(task) for task in net.tasks_of(stage)]
+    values["workflow"] = workflow
+    store = WorkflowStore(database)
+    workflow.__dict__["stages"] = _LazyStages(lambda: store.retrieve(workflow.id).stages)
+    return seen
+
+
+class Flights:
+    """The executions of one process, and the results that wait for a turn."""
+
+    def __init__(
+        self,
+        executor: Executor | None,
+        slots: int,
+        registry: TaskRegistry,
+        builders: StageDefinitionBuilderFactory,
+        database: Database,
+        transactional: Transactional,
+        wake: Callable[[], None],
+        timeout: float,
+    ) -> None:
+        self.slots = slots
+        self.finished: deque[Finished] = deque()
+        self._given = executor
+        self._threads: BodyThreads | None = None
+        self._registry = registry
+        self._builders = builders
+        self._database = database
+        self._transactional = transactional
+        self._wake = wake
+        self._timeout = timeout
+        self._flights: dict[str, Flight] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    @property
+    def free(self) -> int:
+        return self.slots - len(self._flights)
+
+    def ids(self) -> list[str]:
+        with self._lock:
+            return list(self._flights)
+
+    def threads(self) -> BodyThreads:
+        if self._threads is None:
+            self._threads = BodyThreads(self.slots)
+        return self._threads
+
+    # --- departures -------------------------------------------------------------------------
+
+    def launch(self, held: Held, net: Net) -> None:
+        """Hand a held message to the executor."""
+        message = held.message
+        assert isinstance(message, (RunTask, RunHook, PlanStage))
+        stage = net.stages[message.stage_id]
+        task = next((t for t in net.tasks_of(stage) if t.id == getattr(message, "task_id", "")),
+                    None)
+        hook = message.hook if isinstance(message, RunHook) else "execute"
+        flight = Flight(held, view_of(net, stage, self._database), task, hook=hook)
+        flight.task = clone(task) if task is not None else None
+        with self._lock:
+            self._flights[held.id] = flight
+        self._submit(flight)
+
+    def _submit(self, flight: Flight) -> None:
+        message = flight.held.message
+        if isinstance(message, PlanStage):
+            flight.future = self.threads().submit(self._plan, flight, message.for_failure)
+        elif isinstance(self._given, ProcessPoolExecutor):
+            flight.future = self._submit_apart(flight, self._given)
+        else:
+            flight.future = (self._given or self.threads()).submit(self._run, flight)
+        flight.future.add_done_callback(lambda future: self._landed(flight, future))
+
+    def _submit_apart(self, flight: Flight, pool: Executor) -> Future[Any]:
+        task = self._registry.get(flight.task.implementing_class if flight.task else "")
+        if isinstance(task, TransactionalTask):
+            return self.threads().submit(self._run, flight)
+        self._set_limit(flight, task)
+        stage = flight.stage
+        stage.__dict__["context"] = dict(stage.context.items())
+        return pool.submit(run_body, task, stage, flight.hook, elapsed=self._elapsed(flight))
+
+    def _plan(self, flight: Flight, for_failure: bool) -> Outcome:
+        builder = self._builders.get(flight.stage.type)
+        if builder is None:
+            return failure(LookupError(f"no builder for stage type {flight.stage.type!r}"))
+        made = plan(builder, flight.stage, for_failure)
+        return Outcome(status=WorkflowStatus.SUCCEEDED, plan=made)
+
+    def _run(self, flight: Flight) -> Outcome | None:
+        assert flight.task is not None
+        try:
+            task = self._registry.get(flight.task.implementing_class)
+        except Exception as error:
+            return failure(error)
+        if isinstance(task, TransactionalTask):
+            return self._transactional(
+                flight.held,
+                lambda session: run_body(
+                    task,
+                    flight.stage,
+                    session=session,
+                    lets_out=self._database.backend.is_trouble,
+                ),
+            )
+        with bound(flight.token):
+            if flight.hook == "execute":
+                late = self._set_limit(flight, task)
+                if late is not None:
+                    return self._timed_out(task, flight, late)
+            elapsed = self._elapsed(flight)
+            outcome = run_body(task, flight.stage, flight.hook, elapsed=elapsed)
+            if flight.hook == "on_timeout" and outcome.status is WorkflowStatus.SKIPPED:
+                return self._timeout_failure(flight)
+            return outcome
+
+    def _elapsed(self, flight: Flight) -> float:
+        started = flight.task.start_time if flight.task is not None else None
+        if started is None:
+            return 0.0
+        with_clock = self._database.clock
+        now = with_clock.now_ms() if with_clock is not None else int(time.time() * 1000)  # noqa: TID251
+        return max(0.0, (now - started) / 1000)
+
+    # --- time limits ------------------------------------------------------------------------
+
+    def _set_limit(self, flight: Flight, task: Any) -> str | None:
+        """Find how long this execution may take; the reason when it is too late to begin."""
+        limit = self._timeout
+        own = flight.stage.settings.get("stageTimeoutMs")
+        if isinstance(own, (int, float)):
+            limit = own / 1000
+        if isinstance(task, RetryableTask):
+            total = task.get_dynamic_timeout(flight.stage)
+            if timedelta(seconds=self._elapsed(flight)) > total:
+                return f"Task exceeded total timeout ({total})"
+            one = task.get_execution_timeout(flight.stage).total_seconds()
+            limit = min(limit, one) if isinstance(own, (int, float)) else one
+        flight.limit = limit
+        flight.deadline = time.monotonic() + limit
+        self._wake()
+        return None
+
+    def _timed_out(self, task: Task, flight: Flight, reason: str) -> Outcome:
+        outcome = run_body(task, flight.stage, "on_timeout")
+        if outcome.status is not WorkflowStatus.SKIPPED:
+            return outcome
+        return failure(TaskTimeoutError(reason), timed_out=True)
+
+    def _timeout_failure(self, flight: Flight) -> Outcome:
+        name = flight.task.name if flight.task is not None else flight.stage.ref_id
+        return failure(
+            TaskTimeoutError(f"Task {name!r} exceeded its timeout of {flight.limit:g} s"),
+            timed_out=True,
+        )
+
+    def next_deadline(self) -> float | None:
+        """When the next execution has taken too long, by the monotonic clock."""
+        with self._lock:
+            deadlines = [f.deadline for f in self._flights.values() if f.deadline is not None]
+        return min(deadlines, default=None)
+
+    def give_up_late(self) -> None:
+        """Write off the executions that have taken too long; their slots are free again."""
+        now = time.monotonic()
+        with self._lock:
+            late = [f for f in self._flights.values() if f.deadline and f.deadline <= now]
+            for flight in late:
+                del self._flights[flight.held.id]
+        for flight in late:
+            self._write_off(flight)
+            name = flight.task.implementing_class if flight.task is not None else ""
+            if flight.hook == "execute" and self._registry.overrides(name, "on_timeout"):
+                again = Flight(flight.held, flight.stage, flight.task, hook="on_timeout",
+                               limit=flight.limit)
+                again.deadline = now + max(30.0, flight.limit)
+                with self._lock:
+                    self._flights[again.held.id] = again
+                self._submit(again)
+            else:
+                self.finished.append(
+                    Finished(held=flight.held, outcome=self._timeout_failure(flight))
+                )
+
+    def _write_off(self, flight: Flight) -> None:
+        flight.token.cancel()
+        logger.warning(
+            "stage %r: its task takes longer than %g s and is written off",
+            flight.stage.ref_id, flight.limit, extra={"workflow_id": flight.stage.workflow_id},
+        )
+        threads, future = self._threads, flight.future
+        if threads is not None and future is not None and not future.cancel():
+            threads.abandon()
+            future.add_done_callback(lambda _: threads.recover())
+
+    # --- arrivals ---------------------------------------------------------------------------
+
+    def _landed(self, flight: Flight, future: Future[Any]) -> None:
+        with self._lock:
+            if self._flights.get(flight.held.id) is not flight:
+                return  # written off, or withdrawn
+            if future.cancelled():
+                del self._flights[flight.held.id]
+                return
+            error = future.exception()
+            outcome = failure(error) if error is not None else future.result()
+            if outcome is not None:
+                self.finished.append(Finished(held=flight.held, outcome=outcome))
+            del self._flights[flight.held.id]
+        self._wake()
+
+    def drain(self) -> list[Finished]:
+        """Take the results that have come in."""
+        found: list[Finished] = []
+        while self.finished:
+            found.append(self.finished.popleft())
+        return found
+
+    def withdraw(self, purged: Iterable[tuple[str, str | None]]) -> None:
+        """Tell running code that its message is gone: its stage was canceled."""
+        with self._lock:
+            for workflow_id, stage_id in purged:
+                for flight in self._flights.values():
+                    stage = flight.stage
+                    if stage.workflow_id == workflow_id and stage_id in (None, stage.id):
+                        flight.token.cancel()
+
+    def withdraw_missing(self, still_held: set[str], asked: Iterable[str]) -> None:
+        """Tell code to stop whose message another process has deleted or taken over."""
+        with self._lock:
+            for id in asked:
+                if id not in still_held and id in self._flights:
+                    self._flights[id].token.cancel()
+
+    def shutdown(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+            self._threads = None
+
+
+__all__ = ["Flight", "Flights", "Transactional", "clone", "view_of"]

@@ -1,0 +1,134 @@
+"""The verbs: start, cancel, pause, resume, restart, signal; each can join your transaction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stabilize.database import Joinable
+from stabilize.errors import ConfigurationError
+from stabilize.models import StageExecution, Workflow
+from stabilize.queue.messages import (
+    CancelStage,
+    CancelWorkflow,
+    Message,
+    PauseWorkflow,
+    RestartStage,
+    ResumeWorkflow,
+    SignalStage,
+    StartWorkflow,
+)
+from stabilize.queue.queue import Queue
+from stabilize.store import WorkflowStore
+
+
+class Orchestrator:
+    """Asks for things to happen; a processor on the same database makes them happen.
+
+    Every verb puts a message in the outbox. With `session=` (a `Session` or `Connection` of yours
+    on the same database) it becomes visible with your commit, and a rollback leaves no trace;
+    without, it is a transaction of its own.
+    """
+
+    def __init__(self, queue: Queue, store: WorkflowStore | None = None) -> None:
+        if store is not None and store.database is not queue.database:
+            raise ConfigurationError(
+                f"store and queue use different databases ({store.database!r} and "
+                f"{queue.database!r}): give both the same URL or engine"
+            )
+        self.queue = queue
+        self.store = store or WorkflowStore(queue.database)
+
+    def start(self, workflow: Workflow, *, session: Joinable | None = None) -> None:
+        """Start a workflow, storing it first if it is not stored; a second start does nothing."""
+        database = self.queue.database
+        with database.writing(session) as connection:
+            self.store.store(workflow, session=connection)
+            self.queue.push_on(
+                connection, StartWorkflow(execution_id=workflow.id,
+                                          execution_type=workflow.type.name)
+            )
+
+    def cancel(
+        self,
+        workflow: Workflow | str,
+        user: str = "anonymous",
+        reason: str = "",
+        *,
+        session: Joinable | None = None,
+    ) -> None:
+        """Withdraw everything of a workflow that is not complete: it ends CANCELED."""
+        self._push(CancelWorkflow(execution_id=_id(workflow), user=user, reason=reason), session)
+
+    def pause(
+        self, workflow: Workflow | str, user: str = "anonymous", *, session: Joinable | None = None
+    ) -> None:
+        """Let what is being executed end and nothing new begin."""
+        self._push(PauseWorkflow(execution_id=_id(workflow), user=user), session)
+
+    def resume(
+        self, workflow: Workflow | str, user: str = "anonymous", *, session: Joinable | None = None
+    ) -> None:
+        """Go on with a paused workflow."""
+        self._push(ResumeWorkflow(execution_id=_id(workflow), user=user), session)
+
+    def unpause(self, workflow: Workflow | str, *, session: Joinable | None = None) -> None:
+        """Another name for `resume`."""
+        self.resume(workflow, session=session)
+
+    def restart(
+        self,
+        workflow: Workflow | str,
+        stage_id: str,
+        user: str = "anonymous",
+        *,
+        session: Joinable | None = None,
+    ) -> None:
+        """Run a complete stage and what follows it once more."""
+        message = RestartStage(execution_id=_id(workflow), stage_id=stage_id, user=user)
+        self._push(message, session)
+
+    def cancel_stage(
+        self,
+        stage: StageExecution,
+        user: str = "anonymous",
+        reason: str = "",
+        *,
+        session: Joinable | None = None,
+    ) -> None:
+        """Withdraw one stage; the rest of its workflow goes on."""
+        self._push(CancelStage.of(stage, user=user, reason=reason), session)
+
+    def signal(
+        self,
+        workflow: Workflow | str,
+        stage_id: str,
+        name: str,
+        data: dict[str, Any] | None = None,
+        *,
+        persistent: bool = True,
+        user: str = "",
+        session: Joinable | None = None,
+    ) -> None:
+        """Send a signal to a stage; a persistent one is kept until the stage waits for it."""
+        self._push(
+            SignalStage(
+                execution_id=_id(workflow),
+                stage_id=stage_id,
+                signal_name=name,
+                signal_data=dict(data or {}),
+                persistent=persistent,
+                user=user,
+            ),
+            session,
+        )
+
+    def get_execution(self, workflow_id: str) -> Workflow:
+        """The stored workflow; `WorkflowNotFoundError` if unknown."""
+        return self.store.retrieve(workflow_id)
+
+    def _push(self, message: Message, session: Joinable | None) -> None:
+        self.queue.push(message, session=session)
+
+
+def _id(workflow: Workflow | str) -> str:
+    return workflow if isinstance(workflow, str) else workflow.id

@@ -1,0 +1,580 @@
+"""The store: workflows written, read, searched and deleted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Engine, delete, func, insert, inspect, or_, select, update
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
+
+from stabilize.clock import now_ms
+from stabilize.dag.topological import topological_sort
+from stabilize.database import Database, Joinable
+from stabilize.errors import ConcurrencyError, ConfigurationError, ConflictError
+from stabilize.errors import WorkflowNotFoundError
+from stabilize.models import (
+    BufferedSignal,
+    Claim,
+    PausedDetails,
+    QueueMessage,
+    StageEdge,
+    StageExecution,
+    TaskExecution,
+    Token,
+    Workflow,
+)
+from stabilize.models.workflow import merge_outputs
+from stabilize.status import WorkflowStatus
+from stabilize.types import encode, plain
+
+if TYPE_CHECKING:
+    from stabilize.queue.messages import Message
+    from stabilize.queue.queue import Queue
+
+MAX_STAGES = 10_000
+MAX_PAGE = 1_000
+_S = WorkflowStatus
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkflowCriteria:
+    """What a search is to find; times in milliseconds since the epoch; None does not restrict."""
+
+    page_size: int | None = 20
+    page: int = 0
+    application: str | None = None
+    name: str | None = None
+    pipeline_config_id: str | None = None
+    statuses: Sequence[WorkflowStatus] | None = None
+    start_time_before: int | None = None
+    start_time_after: int | None = None
+
+
+class WorkflowStore:
+    """Workflows in a database: from a URL, or on an engine you have.
+
+    `create_tables=True` is for development and tests; run the migrations otherwise. Methods that
+    take `session=` join the caller's transaction, the others have one of their own.
+    """
+
+    def __init__(
+        self, database: str | URL | Engine | Database, create_tables: bool = False
+    ) -> None:
+        self.database = Database.at(database)
+        if create_tables:
+            self.database.create_tables()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.database!r})"
+
+    # --- writing ----------------------------------------------------------------------------
+
+    def store(self, workflow: Workflow, *, session: Joinable | None = None) -> Workflow:
+        """Insert a workflow; under an id that is taken, return the stored one if it is the same.
+
+        Raises `ConflictError` when the stored one was defined otherwise, `PayloadError` when a
+        context holds what JSON cannot.
+        """
+        self.database.require_tables()
+        rows = _rows(workflow)
+        with self.database.writing(session) as connection:
+            if not self._is_stored(connection, workflow):
+                self._insert(connection, workflow, rows)
+        if session is None and workflow.version == 0:
+            return workflow
+        return workflow
+
+    def _is_stored(self, connection: Connection, workflow: Workflow) -> bool:
+        stored = connection.execute(
+            select(Workflow.definition_hash).where(Workflow.id == workflow.id)
+        ).first()
+        if stored is None:
+            return False
+        if stored.definition_hash != workflow.definition_hash:
+            raise ConflictError(
+                f"workflow {workflow.id!r} is stored with another definition: use another id, or "
+                "submit the definition it was stored with"
+            )
+        return True
+
+    def _insert(self, connection: Connection, workflow: Workflow, rows: _Rows) -> None:
+        if not self.database.backend.needs_savepoints:
+            rows.insert(connection)
+            return
+        try:
+            with connection.begin_nested():
+                rows.insert(connection)
+        except IntegrityError:
+            if not self._is_stored(connection, workflow):
+                raise
+
+    def store_stage(
+        self, stage: StageExecution, expected_phase: str | None = None, *,
+        session: Joinable | None = None
+    ) -> None:
+        """Write a stage and its tasks changed outside of the engine.
+
+        Raises `ConcurrencyError` when the row is not of the version that was read, or not in the
+        status named `expected_phase`.
+        """
+        where = [StageExecution.id == stage.id, StageExecution.version == stage.version]
+        if expected_phase is not None:
+            where.append(StageExecution.status == WorkflowStatus[expected_phase])
+        values = {
+            "status": stage.status,
+            "context": plain(stage.context, f"stage {stage.ref_id!r}: context"),
+            "outputs": plain(stage.outputs, f"stage {stage.ref_id!r}: outputs"),
+            "start_time": stage.start_time,
+            "end_time": stage.end_time,
+            "definition": stage.definition,
+            "name": stage.name,
+            "version": stage.version + 1,
+        }
+        with self.database.writing(session) as connection:
+            _lock_workflow(connection, stage.workflow_id)
+            changed = connection.execute(update(StageExecution).where(*where).values(values))
+            if changed.rowcount != 1:
+                raise ConcurrencyError(
+                    f"stage {stage.ref_id!r} ({stage.id}) is not at version {stage.version} any "
+                    "more: retrieve it again and repeat the change"
+                )
+            for task in stage.__dict__.get("tasks") or ():
+                connection.execute(
+                    update(TaskExecution)
+                    .where(TaskExecution.id == task.id)
+                    .values(status=task.status, start_time=task.start_time,
+                            end_time=task.end_time, version=task.version + 1)
+                )
+        stage.version += 1
+
+    def update_status(self, workflow: Workflow, *, session: Joinable | None = None) -> None:
+        """Write the workflow's status; `ConcurrencyError` when it was changed meanwhile."""
+        with self.database.writing(session) as connection:
+            changed = connection.execute(
+                update(Workflow)
+                .where(Workflow.id == workflow.id, Workflow.version == workflow.version)
+                .values(status=workflow.status, version=workflow.version + 1)
+            )
+            if changed.rowcount != 1:
+                raise ConcurrencyError(
+                    f"workflow {workflow.id} is not at version {workflow.version} any more: "
+                    "retrieve it again"
+                )
+        workflow.version += 1
+
+    def add_stage(self, stage: StageExecution, *, session: Joinable | None = None) -> None:
+        """Add a stage to a stored workflow that has not started; `stage.workflow_id` names it."""
+        workflow = self.retrieve(stage.workflow_id or stage.execution.id)
+        if workflow.status is not _S.NOT_STARTED:
+            raise ConflictError(f"workflow {workflow.id} is {workflow.status}: it takes no stages")
+        known = {other.id for other in workflow.stages}
+        if stage.id not in known:
+            workflow.stages.append(stage)
+        self._replace(workflow, session)
+
+    def remove_stage(
+        self, workflow: Workflow, stage_id: str, *, session: Joinable | None = None
+    ) -> None:
+        """Remove a stage from a stored workflow that has not started."""
+        stored = self.retrieve(workflow.id)
+        stored.remove_stage(stage_id)
+        self._replace(stored, session)
+
+    def _replace(self, workflow: Workflow, session: Joinable | None) -> None:
+        rows = _rows(workflow)
+        with self.database.writing(session) as connection:
+            _delete(connection, [workflow.id])
+            rows.insert(connection)
+
+    def delete(self, workflow_id: str, *, session: Joinable | None = None) -> None:
+        """Delete a workflow with all that belongs to it but its events; an unknown id is fine."""
+        with self.database.writing(session) as connection:
+            _lock_workflow(connection, workflow_id)
+            _delete(connection, [workflow_id])
+
+    def pause(
+        self, workflow_id: str, paused_by: str, *, session: Joinable | None = None,
+        queue: Queue | None = None
+    ) -> bool:
+        """Pause a workflow at once: what is being executed ends, nothing new begins."""
+        paused = PausedDetails(paused_by=paused_by, pause_time=now_ms())
+        with self.database.writing(session) as connection:
+            changed = connection.execute(
+                update(Workflow)
+                .where(
+                    Workflow.id == workflow_id,
+                    Workflow.status.in_((_S.NOT_STARTED, _S.RUNNING, _S.BUFFERED)),
+                )
+                .values(status=_S.PAUSED, paused=paused, version=Workflow.version + 1)
+            )
+            return changed.rowcount == 1
+
+    def cancel(
+        self, workflow_id: str, by: str, reason: str, *, session: Joinable | None = None
+    ) -> None:
+        """Mark a workflow that has not started as canceled; it ends CANCELED when it would start.
+        """
+        with self.database.writing(session) as connection:
+            connection.execute(
+                update(Workflow)
+                .where(Workflow.id == workflow_id)
+                .values(is_canceled=True, canceled_by=by, cancellation_reason=reason,
+                        version=Workflow.version + 1)
+            )
+
+    # --- reading ----------------------------------------------------------------------------
+
+    def retrieve(self, workflow_id: str, *, session: Joinable | None = None) -> Workflow:
+        """The whole workflow, usable after the session; `WorkflowNotFoundError` if unknown."""
+        with self._reading(session) as reading:
+            workflow = reading.get(Workflow, workflow_id, populate_existing=True)
+            if workflow is None:
+                raise WorkflowNotFoundError(workflow_id)
+            _fill(reading, [workflow])
+            reading.expunge_all()
+            return workflow
+
+    def retrieve_execution_summary(self, workflow_id: str) -> Workflow:
+        """The workflow without its stages."""
+        with self.database.reading() as reading:
+            workflow = reading.get(Workflow, workflow_id)
+            if workflow is None:
+                raise WorkflowNotFoundError(workflow_id)
+            set_committed_value(workflow, "stages", [])
+            return workflow
+
+    def exists(self, workflow_id: str) -> bool:
+        with self.database.reading() as reading:
+            found = reading.execute(select(Workflow.id).where(Workflow.id == workflow_id))
+            return found.first() is not None
+
+    def retrieve_stage(self, stage_id: str) -> StageExecution:
+        """One run with its tasks and its workflow; `ValueError` if unknown."""
+        with self.database.reading() as reading:
+            owner = reading.execute(
+                select(StageExecution.workflow_id).where(StageExecution.id == stage_id)
+            ).scalar_one_or_none()
+        if owner is None:
+            raise ValueError(f"Stage {stage_id} not found")
+        return self.retrieve(owner).stage_by_id(stage_id)
+
+    def get_upstream_stages(self, workflow_id: str, ref_id: str) -> list[StageExecution]:
+        return _named(self.retrieve(workflow_id), ref_id).upstream_stages()
+
+    def get_downstream_stages(self, workflow_id: str, ref_id: str) -> list[StageExecution]:
+        return _named(self.retrieve(workflow_id), ref_id).downstream_stages()
+
+    def get_synthetic_stages(self, workflow_id: str, parent_id: str) -> list[StageExecution]:
+        return self.retrieve(workflow_id).stage_by_id(parent_id).synthetic_stages()
+
+    def get_merged_ancestor_outputs(self, workflow_id: str, ref_id: str) -> dict[str, Any]:
+        """The outputs of everything before a stage, as its definition has it."""
+        stage = _named(self.retrieve(workflow_id), ref_id)
+        names = {ancestor.ref_id for ancestor in stage.ancestors()}
+        ordered = topological_sort(stage.execution.top_level_stages())
+        return merge_outputs(s.outputs for s in ordered if s.ref_id in names)
+
+    def search(self, criteria: WorkflowCriteria) -> list[Workflow]:
+        """One page of workflows without their stages, the latest start first."""
+        query = _narrowed(select(Workflow), criteria).order_by(
+            func.coalesce(Workflow.start_time, Workflow.created_at).desc(), Workflow.id.desc()
+        )
+        if criteria.page_size is not None:
+            size = max(1, min(criteria.page_size, MAX_PAGE))
+            query = query.limit(size).offset(size * max(0, criteria.page))
+        with self.database.reading() as reading:
+            found = list(reading.scalars(query))
+            for workflow in found:
+                set_committed_value(workflow, "stages", [])
+            return found
+
+    def count(self, criteria: WorkflowCriteria) -> int:
+        """How many workflows a search finds in all its pages."""
+        query = _narrowed(select(func.count()).select_from(Workflow), criteria)
+        with self.database.reading() as reading:
+            return reading.execute(query).scalar_one()
+
+    def list_workflows(self, application: str, limit: int = 100) -> list[Workflow]:
+        return self.search(WorkflowCriteria(application=application, page_size=limit))
+
+    def count_by_application(self, application: str) -> int:
+        return self.count(WorkflowCriteria(application=application))
+
+    def retrieve_by_application(
+        self, application: str, criteria: WorkflowCriteria | None = None
+    ) -> Iterator[Workflow]:
+        yield from self._whole(criteria, application=application)
+
+    def retrieve_by_pipeline_config_id(
+        self, pipeline_config_id: str, criteria: WorkflowCriteria | None = None
+    ) -> Iterator[Workflow]:
+        yield from self._whole(criteria, pipeline_config_id=pipeline_config_id)
+
+    def get_all_pending_workflows(
+        self, criteria: WorkflowCriteria | None = None
+    ) -> Iterator[Workflow]:
+        pending = [status for status in WorkflowStatus if not status.is_complete]
+        yield from self._whole(criteria, statuses=pending)
+
+    def _whole(self, criteria: WorkflowCriteria | None, **values: Any) -> Iterator[Workflow]:
+        given = criteria or WorkflowCriteria(page_size=None)
+        wanted = WorkflowCriteria(**{**given.__dict__, **values})
+        for summary in self.search(wanted):
+            yield self.retrieve(summary.id)
+
+    @contextmanager
+    def _reading(self, session: Joinable | None) -> Iterator[Session]:
+        if session is None:
+            with self.database.reading() as reading:
+                yield reading
+            return
+        connection = session.connection() if isinstance(session, Session) else session
+        with Session(bind=connection, expire_on_commit=False) as reading:
+            yield reading
+
+    # --- the caller's own unit of work ------------------------------------------------------
+
+    @contextmanager
+    def transaction(self, queue: Queue) -> Iterator[StoreTransaction]:
+        """Change stages and push messages together: all of it, or on an exception nothing."""
+        if queue.database is not self.database:
+            raise ConfigurationError(
+                f"store and queue use different databases ({self.database!r} and "
+                f"{queue.database!r}): give both the same URL or engine"
+            )
+        with self.database.writing() as connection:
+            transaction = StoreTransaction(self, queue, connection)
+            try:
+                yield transaction
+            except BaseException:
+                transaction.restore()
+                raise
+
+    def is_healthy(self) -> bool:
+        return self.database.is_healthy()
+
+    def close(self) -> None:
+        self.database.close()
+
+
+class StoreTransaction:
+    """What can be done together in `store.transaction(queue)`."""
+
+    is_atomic = True
+
+    def __init__(self, store: WorkflowStore, queue: Queue, connection: Connection) -> None:
+        self._store = store
+        self._queue = queue
+        self._connection = connection
+        self._versions: list[tuple[StageExecution | Workflow, int]] = []
+
+    def store_stage(self, stage: StageExecution, expected_phase: str | None = None) -> None:
+        self._versions.append((stage, stage.version))
+        self._store.store_stage(stage, expected_phase, session=self._connection)
+
+    def update_workflow_status(self, workflow: Workflow) -> None:
+        self._versions.append((workflow, workflow.version))
+        self._store.update_status(workflow, session=self._connection)
+
+    def push_message(self, message: Message, delay: float = 0) -> None:
+        self._queue.push(message, timedelta(seconds=delay), session=self._connection)
+
+    def restore(self) -> None:
+        for entity, version in reversed(self._versions):
+            entity.version = version
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows a new workflow consists of."""
+
+    workflow: dict[str, Any]
+    stages: list[dict[str, Any]]
+    tasks: list[dict[str, Any]]
+    edges: list[dict[str, Any]]
+
+    def insert(self, connection: Connection) -> None:
+        connection.execute(insert(Workflow.__table__), [self.workflow])
+        for table, rows in (
+            (StageExecution.__table__, self.stages),
+            (TaskExecution.__table__, self.tasks),
+            (StageEdge.__table__, self.edges),
+        ):
+            if rows:
+                connection.execute(insert(table), rows)
+
+
+def _columns(kind: type) -> tuple[str, ...]:
+    return tuple(attribute.key for attribute in inspect(kind).column_attrs)
+
+
+_WORKFLOW, _STAGE, _TASK = _columns(Workflow), _columns(StageExecution), _columns(TaskExecution)
+
+
+def _rows(workflow: Workflow) -> _Rows:
+    """Complete the objects (owners, places, hash) and turn them into rows."""
+    stages = workflow.stages
+    if len(stages) > MAX_STAGES:
+        raise ConflictError(f"workflow {workflow.id!r} has {len(stages)} stages, the limit is "
+                            f"{MAX_STAGES}: split it into child workflows")
+    if len(workflow.id) > 64:
+        raise ValueError(f"workflow id {workflow.id!r} has more than 64 characters")
+    workflow.context = plain(workflow.context, "workflow context")
+    workflow.stage_count = len(stages)
+    positions = {stage.ref_id: position for position, stage in enumerate(stages)}
+    tasks: list[TaskExecution] = []
+    edges: list[dict[str, Any]] = []
+    for position, stage in enumerate(stages):
+        stage.workflow_id, stage.position = workflow.id, position
+        stage.context = plain(stage.context, f"stage {stage.ref_id!r}: context")
+        stage.definition = {k: v for k, v in stage.definition.items() if v not in ({}, [])}
+        for place, task in enumerate(stage.tasks):
+            task.workflow_id, task.stage_id, task.position = workflow.id, stage.id, place
+            task.stage_start = place == 0 or task.stage_start
+            task.stage_end = place == len(stage.tasks) - 1
+            tasks.append(task)
+        edges += [
+            {
+                "workflow_id": workflow.id,
+                "upstream_ref_id": upstream,
+                "downstream_ref_id": stage.ref_id,
+                "upstream_position": positions[upstream],
+                "downstream_position": position,
+            }
+            for upstream in sorted(stage.requisite_stage_ref_ids)
+        ]
+    workflow.definition_hash = definition_hash(workflow)
+    return _Rows(
+        {name: getattr(workflow, name) for name in _WORKFLOW},
+        [{name: getattr(stage, name) for name in _STAGE} for stage in stages],
+        [{name: getattr(task, name) for name in _TASK} for task in tasks],
+        edges,
+    )
+
+
+def definition_hash(workflow: Workflow) -> str:
+    """A digest of what a workflow is told to do: two submissions with the same one are the same."""
+    said = [
+        workflow.application,
+        workflow.name,
+        workflow.context,
+        [
+            [
+                stage.ref_id,
+                stage.type,
+                stage.context,
+                sorted(stage.requisite_stage_ref_ids),
+                sorted(stage.definition.items()),
+                [[task.name, task.implementing_class] for task in stage.tasks],
+            ]
+            for stage in workflow.stages
+        ],
+    ]
+    return hashlib.sha256(encode(said).encode()).hexdigest()
+
+
+def _fill(session: Session, workflows: list[Workflow]) -> None:
+    """Read the runs and tasks of workflows and tie them together, with no lazy loading left."""
+    ids = [workflow.id for workflow in workflows]
+    tasks: dict[str, list[TaskExecution]] = defaultdict(list)
+    for task in session.scalars(
+        select(TaskExecution)
+        .where(TaskExecution.workflow_id.in_(ids))
+        .order_by(TaskExecution.stage_id, TaskExecution.position)
+    ):
+        tasks[task.stage_id].append(task)
+    runs: dict[str, list[StageExecution]] = defaultdict(list)
+    for stage in session.scalars(
+        select(StageExecution)
+        .where(StageExecution.workflow_id.in_(ids))
+        .order_by(StageExecution.position, StageExecution.run, StageExecution.id)
+    ):
+        runs[stage.workflow_id].append(stage)
+    for workflow in workflows:
+        for stage in runs[workflow.id]:
+            set_committed_value(stage, "workflow", workflow)
+            set_committed_value(stage, "tasks", tasks[stage.id])
+            for task in tasks[stage.id]:
+                set_committed_value(task, "stage", stage)
+        newest = [stage for stage in runs[workflow.id] if stage.latest]
+        set_committed_value(workflow, "stages", newest)
+        workflow.__dict__["all_runs"] = runs[workflow.id]
+
+
+def _named(workflow: Workflow, ref_id: str) -> StageExecution:
+    stage = workflow.stage_by_ref_id(ref_id)
+    if stage is None:
+        raise ValueError(f"workflow {workflow.id} has no stage {ref_id!r}")
+    return stage
+
+
+def _narrowed(query: Any, criteria: WorkflowCriteria) -> Any:
+    conditions = []
+    for column, value in (
+        (Workflow.application, criteria.application),
+        (Workflow.name, criteria.name),
+        (Workflow.pipeline_config_id, criteria.pipeline_config_id),
+    ):
+        if value is not None:
+            conditions.append(column == value)
+    if criteria.statuses is not None:
+        conditions.append(Workflow.status.in_(list(criteria.statuses)))
+    if criteria.start_time_before is not None:
+        conditions.append(Workflow.start_time <= criteria.start_time_before)
+    if criteria.start_time_after is not None:
+        conditions.append(Workflow.start_time >= criteria.start_time_after)
+    return query.where(*conditions)
+
+
+def _lock_workflow(connection: Connection, workflow_id: str) -> None:
+    connection.execute(
+        select(Workflow.id).where(Workflow.id == workflow_id).with_for_update(key_share=True)
+    )
+    connection.execute(
+        update(Workflow).where(Workflow.id == workflow_id).values(version=Workflow.version + 1)
+    )
+
+
+def _delete(connection: Connection, ids: list[str]) -> None:
+    for model in (Token, BufferedSignal, StageEdge, QueueMessage, TaskExecution, StageExecution):
+        connection.execute(delete(model).where(model.workflow_id.in_(ids)))
+    connection.execute(delete(Claim).where(or_(Claim.owner.in_(ids), Claim.scope.in_(ids))))
+    connection.execute(delete(Workflow).where(Workflow.id.in_(ids)))
+
+
+class SqliteWorkflowStore(WorkflowStore):
+    """A store in SQLite: `sqlite:///file.db`, `sqlite:////abs.db` or `sqlite:///:memory:`.
+
+    Tables that are missing are created.
+    """
+
+    def __init__(
+        self, connection_string: str | URL | Engine | Database, create_tables: bool = True
+    ) -> None:
+        super().__init__(connection_string, create_tables=create_tables)
+
+
+class PostgresWorkflowStore(WorkflowStore):
+    """A store in PostgreSQL; its tables come from the migrations."""
+
+
+class MySQLWorkflowStore(WorkflowStore):
+    """A store in MariaDB or MySQL; its tables come from the migrations."""
+
+
+__all__ = [
+    "MySQLWorkflowStore",
+    "PostgresWorkflowStore",
+    "SqliteWorkflowStore",
+    "WorkflowCriteria",
+    "WorkflowStore",
+]
