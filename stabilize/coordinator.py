@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, or_, select, update
+from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import DBAPIError
 
 from stabilize.backends import rolled_back_on_error
@@ -18,9 +18,10 @@ from stabilize.flights import Flights
 from stabilize.net import Nets
 from stabilize.queue.messages import FailWorkflow
 from stabilize.queue.queue import MESSAGES, Queue, bury
+from stabilize.queue.taking import Taking
 from stabilize.tasks.backoff import Backoff
 from stabilize.tasks.body import Outcome
-from stabilize.turn import WORK_TYPES, Finished, Held, HandlerLookup, Taken, Turn, Worker, Written
+from stabilize.turn import Finished, Held, HandlerLookup, Taken, Turn, Worker, Written
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Coordinator:
         self.worker = worker
         self.handler_of = handler_of
         self.nets = Nets()
+        self.taking = Taking(queue, None if worker.fails_unknown else worker.task_names)
         self.flights = make_flights(self)
         self.others = False
         """Other processes are at work on this database."""
@@ -85,22 +87,9 @@ class Coordinator:
 
     def next_due(self) -> int | None:
         """When the next message for this worker is due, in ms; None when there is none."""
-        messages = MESSAGES.c
-        query = (
-            select(messages.visible_at)
-            .where(messages.queue == self.queue.name)
-            .order_by(messages.visible_at)
-            .limit(1)
-        )
-        if self.flights.free <= 0 or self._alone:
-            query = query.where(messages.type.not_in(WORK_TYPES))
-        if not self.worker.fails_unknown:
-            query = query.where(
-                or_(messages.task_type.is_(None), messages.task_type.in_(self.worker.task_names))
-            )
-        with self.database.reading() as session:
-            found: int | None = session.execute(query).scalar()
-        return found
+        starting = self.flights.free > 0 and not self._alone
+        with self.database.turns.connect() as connection:
+            return self.taking.next_due(connection, starting=starting)
 
     def fail_unknown(self, elsewhere: set[str], grace_ms: int) -> None:
         """Play the tasks whose type nobody alive knows and that have waited for `grace_ms`."""
@@ -165,7 +154,7 @@ class Coordinator:
                 if only is not None:
                     roots += turn.take_these(only)
                 elif not self.closing and not (limit == 1 and some):
-                    roots += self._in_order(turn.take_due(limit))
+                    roots += self._in_order(turn.take_due(self.taking, limit))
                 for root in roots:
                     self._play_root(turn, root)
                 written = turn.write()

@@ -23,6 +23,7 @@ from stabilize.heartbeat import Heartbeat
 from stabilize.models import Workflow
 from stabilize.queue.messages import Message
 from stabilize.queue.queue import MESSAGES, Queue, bury
+from stabilize.queue.taking import Taking
 from stabilize.stages.builder import StageDefinitionBuilderFactory, get_default_factory
 from stabilize.store import WorkflowStore
 from stabilize.tasks.registry import TaskRegistry, get_default_registry
@@ -205,9 +206,8 @@ class QueueProcessor:
             coordinator = self._open(fails_unknown=True)
             assert self._heartbeat is not None
             self._heartbeat.start(announce=False)
-            coordinator.worker.elsewhere = {
-                name for names in self._heartbeat.others() for name in names
-            }
+            elsewhere = {name for names in self._heartbeat.others() for name in names}
+            coordinator.taking = Taking(self.queue, None, elsewhere)
             return self._play_until(coordinator, time.monotonic() + timeout, at_most)
         finally:
             self._close()
@@ -230,8 +230,10 @@ class QueueProcessor:
             if played or coordinator.flights.finished:
                 continue
             wait = self._wait(coordinator)
-            if wait is None or (not len(coordinator.flights) and now + wait > end):
+            idle = not len(coordinator.flights) and not coordinator.flights.finished
+            if idle and (wait is None or now + wait > end):
                 return handled
+            wait = 0.0 if wait is None else wait
             coordinator.wait(min(wait, end - now, self.config.poll_frequency_ms / 1000))
 
     def _wait(self, coordinator: Coordinator) -> float | None:
@@ -242,7 +244,8 @@ class QueueProcessor:
         if due is None:
             if len(coordinator.flights):
                 return self.config.task_timeout
-            self._sweep()
+            if not coordinator.flights.finished:
+                self._sweep()
             return None
         return max(0.0, (due - coordinator.now()) / 1000)
 

@@ -12,18 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from sqlalchemy import (
-    Connection,
-    Table,
-    bindparam,
-    case,
-    delete,
-    insert,
-    or_,
-    select,
-    update,
-)
-from sqlalchemy import inspect as inspect_mapper
+from sqlalchemy import Connection, delete
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -31,42 +20,23 @@ from stabilize.clock import from_ms, new_id
 from stabilize.errors import StabilizeError
 from stabilize.events.base import Event, EventType
 from stabilize.events.recorder import EventRecorder
-from stabilize.models import (
-    StageEdge,
-    StageExecution,
-    TaskExecution,
-    Token,
-    Workflow,
-)
+from stabilize.models import StageExecution, TaskExecution, Workflow
 from stabilize.models.queue import PARKED
 from stabilize.net import Net, NetReader, Nets
-from stabilize.queue.messages import MESSAGE_TYPES, FailWorkflow, Message, StageLevel, TaskLevel
+from stabilize.queue.messages import FailWorkflow, Message, RunHook, StageLevel, TaskLevel
 from stabilize.queue.queue import MESSAGES, Push, Queue, bury, message_of, row_of
+from stabilize.queue.taking import AGAIN, CLAIM, CONSUME, Taking, attempts_of, lock_messages
 from stabilize.status import WorkflowStatus
 from stabilize.tasks.body import Outcome
+from stabilize.writes import Entity, Writes, insert_into
 
 logger = logging.getLogger(__name__)
-
-Entity = Workflow | StageExecution | TaskExecution
 
 FOLLOW_UPS = 256
 """How many messages a turn plays for one message it took, before it leaves the rest to others."""
 SPREAD_MS = 10
 """How much later in the line each further message stands that one message put out: a wide workflow
 does not fill the line before those that came a moment later."""
-
-WORK_TYPES = sorted(name for name, kind in MESSAGE_TYPES.items() if kind.runs_user_code)
-_WORKFLOWS: Table = Workflow.__table__  # type: ignore[assignment]
-_STAGES: Table = StageExecution.__table__  # type: ignore[assignment]
-_TASKS: Table = TaskExecution.__table__  # type: ignore[assignment]
-_TOKENS: Table = Token.__table__  # type: ignore[assignment]
-_EDGES: Table = StageEdge.__table__  # type: ignore[assignment]
-_TABLE_OF: dict[type, Table] = {
-    Workflow: _WORKFLOWS,
-    StageExecution: _STAGES,
-    TaskExecution: _TASKS,
-}
-_COLUMNS_OF: dict[type, tuple[str, ...]] = {}
 
 
 class MessageRefused(StabilizeError):
@@ -120,8 +90,6 @@ class Worker:
     has_builder: Callable[[str], bool] = lambda stage_type: False
     task_names: Sequence[str] = ()
     fails_unknown: bool = True
-    elsewhere: set[str] = field(default_factory=set)
-    """Task types that other live workers have."""
     limit: int = 64
 
 
@@ -169,13 +137,7 @@ class Turn:
         self._budget = 0
         self._spread = 0
         self._follow_ups: deque[Message] = deque()
-        self._changes: dict[type, dict[str, dict[str, Any]]] = {}
-        self._raised: set[str] = set()
-        self._added: dict[type, dict[str, Entity]] = {}
-        self._tokens: list[dict[str, Any]] = []
-        self._edges: list[dict[str, Any]] = []
-        self._statements: list[tuple[Any, list[dict[str, Any]]]] = []
-        self._scopes: set[tuple[Any, str]] = set()
+        self._writes = Writes(connection, self.locked)
         self._pushes: list[Push] = []
         self._consumed: list[str] = []
         self._claimed: list[str] = []
@@ -185,34 +147,12 @@ class Turn:
 
     # --- taking -----------------------------------------------------------------------------
 
-    def take_due(self, limit: int) -> list[Taken]:
+    def take_due(self, taking: Taking, limit: int) -> list[Taken]:
         """Lock the messages that are due and go first, each with its workflow."""
-        messages = MESSAGES.c
-        query = (
-            select(MESSAGES, _WORKFLOWS.c.version.label("workflow_version"))
-            .select_from(_WORKFLOWS)
-            .join(MESSAGES, messages.workflow_id == _WORKFLOWS.c.id)
-            .where(messages.queue == self.queue.name, messages.visible_at <= self.now)
-            .order_by(messages.priority, messages.id)
-            .limit(limit)
-            .with_for_update(skip_locked=True, key_share=True)
-        )
-        if self.slots <= 0:
-            query = query.where(messages.type.not_in(WORK_TYPES))
-        elif self.worker.elsewhere:
-            ours = messages.task_type.in_(self.worker.task_names)
-            query = query.where(
-                or_(messages.task_type.is_(None), ours,
-                    messages.task_type.not_in(self.worker.elsewhere))
-            )
-        elif not self.worker.fails_unknown:
-            query = query.where(
-                or_(messages.task_type.is_(None), messages.task_type.in_(self.worker.task_names))
-            )
-        hint = self.queue.database.backend.take_hint()
-        if hint is not None:
-            query = query.with_hint(MESSAGES, *hint)
-        return self._open(list(self.connection.execute(query)), {})
+        starting = self.slots > 0
+        if starting:
+            limit = min(limit, self.slots)
+        return self._open(taking.due(self.connection, self.now, limit, starting=starting), {})
 
     def take_finished(self, finished: Sequence[Finished]) -> tuple[list[Taken], list[Finished]]:
         """Lock the messages of finished work that are still ours, and say which to try later.
@@ -220,38 +160,25 @@ class Turn:
         Those whose message is gone, or was taken over, are dropped: their result does not count.
         """
         by_id = {done.held.id: done for done in finished}
-        rows = self._lock_messages(list(by_id), skip_locked=True)
+        rows = lock_messages(self.connection, list(by_id))
         later: list[Finished] = []
         missing = set(by_id) - {row.id for row in rows}
         if missing:
-            still = self.connection.execute(
-                select(MESSAGES.c.id, MESSAGES.c.attempts).where(MESSAGES.c.id.in_(missing))
-            )
-            later = [by_id[id] for id, attempts in still if attempts == by_id[id].held.attempts]
+            still = attempts_of(self.connection, missing)
+            later = [by_id[id] for id, n in still.items() if n == by_id[id].held.attempts]
         ours = [row for row in rows if row.attempts == by_id[row.id].held.attempts]
         return self._open(ours, {id: done.outcome for id, done in by_id.items()}), later
 
     def take_these(self, ids: list[str]) -> list[Taken]:
         """Lock these messages, those of them that nobody has locked."""
-        return self._open(self._lock_messages(ids, skip_locked=True), {})
+        return self._open(lock_messages(self.connection, ids), {})
 
     def take_one(self, held: Held, outcome: Outcome) -> Taken | None:
         """Wait for the lock on one held message; None when it is not ours any more."""
-        rows = self._lock_messages([held.id], skip_locked=False)
+        rows = lock_messages(self.connection, [held.id], wait=True)
         ours = [row for row in rows if row.attempts == held.attempts]
         taken = self._open(ours, {held.id: outcome})
         return taken[0] if taken else None
-
-    def _lock_messages(self, ids: list[str], *, skip_locked: bool) -> list[Any]:
-        return list(
-            self.connection.execute(
-                select(MESSAGES, _WORKFLOWS.c.version.label("workflow_version"))
-                .select_from(_WORKFLOWS)
-                .join(MESSAGES, MESSAGES.c.workflow_id == _WORKFLOWS.c.id)
-                .where(MESSAGES.c.id.in_(ids))
-                .with_for_update(skip_locked=skip_locked, key_share=True)
-            )
-        )
 
     def _open(self, rows: list[Any], outcomes: dict[str, Outcome]) -> list[Taken]:
         versions = {row.workflow_id: row.workflow_version for row in rows}
@@ -339,43 +266,22 @@ class Turn:
     # --- changing ---------------------------------------------------------------------------
 
     def set(self, entity: Entity, **values: Any) -> None:
-        """Change columns of an entity; the first change in a turn raises its version."""
-        for name, value in values.items():
-            setattr(entity, name, value)
-        if entity.id not in self._raised:
-            self._raise_version(entity)
-        kind = type(entity)
-        if entity.id not in self._added.get(kind, ()):
-            self._changes.setdefault(kind, {}).setdefault(entity.id, {}).update(values)
-
-    def _raise_version(self, entity: Entity) -> None:
-        self._raised.add(entity.id)
-        self.set(entity, version=entity.version + 1)
-        if not isinstance(entity, Workflow):
-            workflow = self.locked[entity.workflow_id].workflow
-            if workflow.id not in self._raised:
-                self._raise_version(workflow)
+        """Change columns of an entity."""
+        self._writes.set(entity, values)
 
     def add(self, entity: Entity) -> None:
         """Insert an entity; later changes in this turn go into the same row."""
-        self._added.setdefault(type(entity), {})[entity.id] = entity
-        self._raised.add(entity.id)
+        self._writes.add(entity)
 
     def add_token(self, **values: Any) -> None:
-        if (values["workflow_id"], values["downstream_ref_id"]) in self._scopes:
-            self.write_rows()  # what was decided of the tokens before it must not reach this one
-        self._tokens.append(values)
+        self._writes.add_token(values)
 
     def add_edge(self, **values: Any) -> None:
-        self._edges.append(values)
+        self._writes.add_edge(values)
 
     def run_later(self, statement: Any, values: dict[str, Any]) -> None:
-        """Run a bulk statement after the rows of this turn are in."""
-        self._scopes.add((values.get("b_workflow"), values["b_ref"]))
-        if self._statements and self._statements[-1][0] is statement:
-            self._statements[-1][1].append(values)
-        else:
-            self._statements.append((statement, [values]))
+        """Run a bulk statement on tokens after the rows of this turn are in."""
+        self._writes.run_later(statement, values)
 
     # --- messages ---------------------------------------------------------------------------
 
@@ -464,7 +370,7 @@ class Turn:
         """Delete every message of a workflow, or of one stage run; what runs is told to stop."""
 
         def stays(message: Message) -> bool:
-            if message.execution_id != workflow_id:
+            if message.execution_id != workflow_id or isinstance(message, RunHook):
                 return True
             return stage_id is not None and getattr(message, "stage_id", None) != stage_id
 
@@ -520,55 +426,32 @@ class Turn:
 
     def write_rows(self) -> None:
         """Write what has changed so far, so that a query in this turn sees it."""
-        execute = self.connection.execute
         for workflow_id, stage_id in self._purges:
             gone = delete(MESSAGES).where(
-                MESSAGES.c.workflow_id == workflow_id, MESSAGES.c.queue == self.queue.name
+                MESSAGES.c.workflow_id == workflow_id,
+                MESSAGES.c.queue == self.queue.name,
+                MESSAGES.c.type != "RunHook",
             )
-            execute(gone if stage_id is None else gone.where(MESSAGES.c.stage_id == stage_id))
+            if stage_id is not None:
+                gone = gone.where(MESSAGES.c.stage_id == stage_id)
+            self.connection.execute(gone)
         self._purges.clear()
-        for kind in (Workflow, StageExecution, TaskExecution):
-            added = self._added.pop(kind, None)
-            if added:
-                execute(_insert(_TABLE_OF[kind]), [_row(entity) for entity in added.values()])
-            self._write_changes(kind)
-        if self._edges:
-            execute(_insert(_EDGES), self._edges)
-            self._edges = []
-        if self._tokens:
-            execute(_insert(_TOKENS), self._tokens)
-            self._tokens = []
-        for statement, values in self._statements:
-            execute(statement, values)
-        self._statements = []
-        self._scopes.clear()
-
-    def _write_changes(self, kind: type) -> None:
-        changes = self._changes.pop(kind, None)
-        if not changes:
-            return
-        groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-        for id, values in changes.items():
-            groups.setdefault(tuple(sorted(values)), []).append({"b_id": id, **values})
-        for names, rows in groups.items():
-            self.connection.execute(_update(_TABLE_OF[kind], names), rows)
+        self._writes.flush()
 
     def write(self) -> Written:
         """Write everything; the caller commits."""
         self.write_rows()
         execute = self.connection.execute
         if self._claimed:
-            execute(
-                _CLAIM, {"at": self.now + self.worker.lease_ms, "by": self.worker.id,
-                         "ids": self._claimed}
-            )
+            lease_end = self.now + self.worker.lease_ms
+            execute(CLAIM, {"at": lease_end, "by": self.worker.id, "ids": self._claimed})
         if self._again:
-            execute(_AGAIN, self._again)
+            execute(AGAIN, self._again)
         if self._pushes:
             rows = [row_of(push, self.queue.name, self.now) for push in self._pushes]
-            execute(_insert(MESSAGES), rows)
+            execute(insert_into(MESSAGES), rows)
         if self._consumed:
-            execute(_CONSUME, {"ids": self._consumed})
+            execute(CONSUME, {"ids": self._consumed})
         if self._drafts and self.recorder is not None:
             self.written.events = self.recorder.append(self.connection, self._drafts)
         self.session.close()
@@ -579,52 +462,3 @@ class Turn:
         for workflow_id in self.locked:
             self._cache.forget(workflow_id)
         self.session.close()
-
-
-def _insert(table: Table) -> Any:
-    return _cached(("insert", table.name), lambda: insert(table))
-
-
-def _update(table: Table, names: tuple[str, ...]) -> Any:
-    return _cached(
-        ("update", table.name, *names),
-        lambda: update(table)
-        .where(table.c.id == bindparam("b_id"))
-        .values({name: bindparam(name) for name in names}),
-    )
-
-
-_statements: dict[tuple[str, ...], Any] = {}
-
-
-def _cached(key: tuple[str, ...], build: Callable[[], Any]) -> Any:
-    statement = _statements.get(key)
-    if statement is None:
-        statement = _statements[key] = build()
-    return statement
-
-
-def _row(entity: Entity) -> dict[str, Any]:
-    kind = type(entity)
-    names = _COLUMNS_OF.get(kind)
-    if names is None:
-        names = _COLUMNS_OF[kind] = tuple(a.key for a in inspect_mapper(kind).column_attrs)
-    return {name: getattr(entity, name) for name in names}
-
-
-_CONSUME = delete(MESSAGES).where(MESSAGES.c.id.in_(bindparam("ids", expanding=True)))
-_CLAIM = (
-    update(MESSAGES)
-    .where(MESSAGES.c.id.in_(bindparam("ids", expanding=True)))
-    .values(
-        visible_at=bindparam("at"),
-        attempts=MESSAGES.c.attempts + 1,
-        deaths=MESSAGES.c.deaths + case((MESSAGES.c.holder.is_(None), 0), else_=1),
-        holder=bindparam("by"),
-    )
-)
-_AGAIN = (
-    update(MESSAGES)
-    .where(MESSAGES.c.id == bindparam("b_id"))
-    .values(visible_at=bindparam("b_at"), holder=None)
-)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,9 +24,12 @@ def pytest_configure(config: pytest.Config) -> None:
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
     worker: dict[str, Any] | None = getattr(config, "workerinput", None)
-    config.stash[RUN] = (
-        Run.join(worker["stabilize_run"], worker["workerid"]) if worker else Run.begin()
-    )
+    if worker is not None:
+        config.stash[RUN] = Run.join(worker["stabilize_run"], worker["workerid"])
+        return
+    config.stash[RUN] = Run.begin()
+    # Whoever ends a run by `kill` or `timeout` gets it tidied up as by Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

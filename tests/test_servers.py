@@ -71,10 +71,27 @@ def test_a_row_of_one_test_is_gone_in_the_next(shelves: Databases, name: str) ->
 def test_a_table_of_one_test_is_gone_in_the_next(shelves: Databases, name: str) -> None:
     with lend_or_skip(shelves, name) as first, first.engine().begin() as connection:
         connection.execute(text("CREATE TABLE loans (id INTEGER)"))
+
+    with lend_or_skip(shelves, name) as second:
+        assert inspect(second.engine()).get_table_names() == ["books"]
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_table_that_one_test_dropped_is_there_in_the_next(shelves: Databases, name: str) -> None:
+    with lend_or_skip(shelves, name) as first, first.engine().begin() as connection:
         connection.execute(text("DROP TABLE books"))
 
     with lend_or_skip(shelves, name) as second:
         assert inspect(second.engine()).get_table_names() == ["books"]
+
+
+def test_a_schema_of_one_test_is_gone_in_the_next(shelves: Databases) -> None:
+    with lend_or_skip(shelves, "postgresql") as first, first.engine().begin() as connection:
+        connection.execute(text("CREATE SCHEMA annex"))
+        connection.execute(text("CREATE TABLE annex.loans (id INTEGER)"))
+
+    with lend_or_skip(shelves, "postgresql") as second:
+        assert "annex" not in inspect(second.engine()).get_schema_names()
 
 
 @pytest.mark.parametrize("name", BACKENDS)

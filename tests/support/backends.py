@@ -212,14 +212,28 @@ def _refuse_to_wait(status: int, remaining: int, total: int) -> None:
 
 _TABLES: Final = {
     "postgresql": text(
-        "SELECT schemaname || '.' || tablename FROM pg_catalog.pg_tables"
+        "SELECT quote_ident(schemaname) || '.' || quote_ident(tablename) FROM pg_catalog.pg_tables"
         " WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
     ),
     "mysql": text(
-        "SELECT table_name FROM information_schema.tables"
+        "SELECT concat('`', table_name, '`') FROM information_schema.tables"
         " WHERE table_schema = database() AND table_type = 'BASE TABLE'"
     ),
 }
+_HOME: Final = {"postgresql": "public.", "mysql": "`"}
+# Sessions of this database that a test left in the middle of a transaction.
+_OPEN_TRANSACTIONS: Final = {
+    "postgresql": text(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
+    ),
+    "mysql": text(
+        "SELECT session.id FROM information_schema.innodb_trx AS open"
+        " JOIN information_schema.processlist AS session ON session.id = open.trx_mysql_thread_id"
+        " WHERE session.db = database() AND session.id <> connection_id()"
+    ),
+}
+_END_SESSION: Final = {"postgresql": "SELECT pg_terminate_backend({id})", "mysql": "KILL {id}"}
 # A lock that a test left must not hold the next one up, and a deletion need not reach the disk.
 _SESSION: Final = {
     "postgresql": "SET lock_timeout = '2s'; SET synchronous_commit = off",
@@ -286,11 +300,21 @@ class ServerDatabases:
             self._engine = None
 
     def _is_clean_again(self, engine: Engine) -> bool:
-        """Delete the rows; no if that failed, or if the test left tables or took some away."""
+        """Delete the rows and the test's own tables; no if that failed or if it took some of ours.
+
+        Whoever is still in a transaction is cut off: a lock or a late commit of one test would be
+        another one's riddle.
+        """
         try:
             with engine.begin() as connection:
-                if self._table_names(connection) != self._names:
+                for session in connection.scalars(_OPEN_TRANSACTIONS[self._kind]).all():
+                    connection.exec_driver_sql(_END_SESSION[self._kind].format(id=session))
+                names = self._table_names(connection)
+                foreign = sorted(names - self._names)
+                if not names >= self._names or not _are_at_home(foreign, self._kind):
                     return False
+                if foreign:
+                    connection.exec_driver_sql(f"DROP TABLE {', '.join(foreign)} CASCADE")
                 filled = connection.execute(self._filled).one()._mapping
                 for table in reversed(self._tables):
                     if filled[table.name]:
@@ -306,3 +330,8 @@ class ServerDatabases:
         with contextlib.closing(driver_connection.cursor()) as cursor:
             cursor.execute(_SESSION[self._kind])
         driver_connection.commit()
+
+
+def _are_at_home(tables: list[str], kind: str) -> bool:
+    """Whether tables are all where ours are, and not in a schema that would be left behind."""
+    return all(table.startswith(_HOME[kind]) for table in tables)

@@ -1,0 +1,140 @@
+"""What a turn has changed and not written yet: rows in bulk, by primary key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection, Table, bindparam, insert, update
+from sqlalchemy import inspect as inspect_mapper
+
+from stabilize.models import StageEdge, StageExecution, TaskExecution, Token, Workflow
+from stabilize.net import Net
+
+Entity = Workflow | StageExecution | TaskExecution
+
+_KINDS: tuple[type[Entity], ...] = (Workflow, StageExecution, TaskExecution)
+_TOKENS: Table = Token.__table__  # type: ignore[assignment]
+_EDGES: Table = StageEdge.__table__  # type: ignore[assignment]
+_TABLE_OF: dict[type, Table] = {kind: kind.__table__ for kind in _KINDS}  # type: ignore[misc]
+_columns_of: dict[type, tuple[str, ...]] = {}
+_cache: dict[tuple[str, ...], Any] = {}
+
+
+class Writes:
+    """Changes of entities, new rows and bulk statements, in the order they have to go in."""
+
+    def __init__(self, connection: Connection, locked: dict[str, Net]) -> None:
+        self._connection = connection
+        self._locked = locked
+        self._changes: dict[type, dict[str, dict[str, Any]]] = {kind: {} for kind in _KINDS}
+        self._added: dict[type, dict[str, Entity]] = {kind: {} for kind in _KINDS}
+        self._raised: set[str] = set()
+        self._tokens: list[dict[str, Any]] = []
+        self._edges: list[dict[str, Any]] = []
+        self._statements: list[tuple[Any, list[dict[str, Any]]]] = []
+        self._scopes: set[tuple[Any, str]] = set()
+
+    def set(self, entity: Entity, values: dict[str, Any]) -> None:
+        """Change columns of an entity; the first change in a turn raises its version."""
+        entity.__dict__.update(values)  # written by primary key: the ORM need not watch
+        if entity.id not in self._raised:
+            self._raise_version(entity)
+        kind = type(entity)
+        if entity.id not in self._added[kind]:
+            changes = self._changes[kind]
+            known = changes.get(entity.id)
+            if known is None:
+                changes[entity.id] = dict(values)
+            else:
+                known.update(values)
+
+    def _raise_version(self, entity: Entity) -> None:
+        self._raised.add(entity.id)
+        self.set(entity, {"version": entity.version + 1})
+        if not isinstance(entity, Workflow):
+            workflow = self._locked[entity.workflow_id].workflow
+            if workflow.id not in self._raised:
+                self._raise_version(workflow)
+
+    def add(self, entity: Entity) -> None:
+        """Insert an entity; later changes in this turn go into the same row."""
+        self._added[type(entity)][entity.id] = entity
+        self._raised.add(entity.id)
+
+    def add_token(self, values: dict[str, Any]) -> None:
+        if (values["workflow_id"], values["downstream_ref_id"]) in self._scopes:
+            self.flush()  # what was decided of the tokens before it must not reach this one
+        self._tokens.append(values)
+
+    def add_edge(self, values: dict[str, Any]) -> None:
+        self._edges.append(values)
+
+    def run_later(self, statement: Any, values: dict[str, Any]) -> None:
+        """Run a bulk statement on tokens after the rows of this turn are in."""
+        self._scopes.add((values["b_workflow"], values["b_ref"]))
+        if self._statements and self._statements[-1][0] is statement:
+            self._statements[-1][1].append(values)
+        else:
+            self._statements.append((statement, [values]))
+
+    def flush(self) -> None:
+        """Write what has changed so far."""
+        execute = self._connection.execute
+        for kind in _KINDS:
+            added = self._added[kind]
+            if added:
+                execute(insert_into(_TABLE_OF[kind]), [row_of(e) for e in added.values()])
+                self._added[kind] = {}
+            if self._changes[kind]:
+                self._write_changes(kind)
+        if self._edges:
+            execute(insert_into(_EDGES), self._edges)
+            self._edges = []
+        if self._tokens:
+            execute(insert_into(_TOKENS), self._tokens)
+            self._tokens = []
+        for statement, values in self._statements:
+            execute(statement, values)
+        self._statements = []
+        self._scopes.clear()
+
+    def _write_changes(self, kind: type) -> None:
+        groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        for id, values in self._changes[kind].items():
+            names = tuple(sorted(values))
+            values["b_id"] = id
+            groups.setdefault(names, []).append(values)
+        self._changes[kind] = {}
+        for names, rows in groups.items():
+            self._connection.execute(_update(_TABLE_OF[kind], names), rows)
+
+
+def insert_into(table: Table) -> Any:
+    """The bulk insert of a table."""
+    return _cached(("insert", table.name), lambda: insert(table))
+
+
+def _update(table: Table, names: tuple[str, ...]) -> Any:
+    return _cached(
+        ("update", table.name, *names),
+        lambda: update(table)
+        .where(table.c.id == bindparam("b_id"))
+        .values({name: bindparam(name) for name in names}),
+    )
+
+
+def _cached(key: tuple[str, ...], build: Callable[[], Any]) -> Any:
+    statement = _cache.get(key)
+    if statement is None:
+        statement = _cache[key] = build()
+    return statement
+
+
+def row_of(entity: Entity) -> dict[str, Any]:
+    """The row of a new entity."""
+    kind = type(entity)
+    names = _columns_of.get(kind)
+    if names is None:
+        names = _columns_of[kind] = tuple(a.key for a in inspect_mapper(kind).column_attrs)
+    return {name: getattr(entity, name) for name in names}
