@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
+from alembic.operations.ops import DropTableOp, MigrationScript, ModifyTableOps
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.pool import NullPool
@@ -26,6 +27,13 @@ from stabilize.models import metadata
 
 PREFIX = "stabilize_"
 VERSION_TABLE = "stabilize_alembic_version"
+_MYSQL_SWITCH = ("SELECT concat('`', database(), '`')", "USE {}")
+SCHEMA_SWITCHES = {
+    "postgresql": ("SHOW search_path", "SET LOCAL search_path TO {}"),
+    "mysql": _MYSQL_SWITCH,
+    "mariadb": _MYSQL_SWITCH,
+}
+"""How to learn and how to set where a name without a schema is looked for."""
 
 config = context.config
 arguments = context.get_x_argument(as_dictionary=True)
@@ -58,6 +66,20 @@ def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[
     return f"stabilize.types.{written}"
 
 
+def leave_indexes_to_their_tables(
+    migration: object, revision: object, directives: list[MigrationScript]
+) -> None:
+    """Drop no index just before its table: MariaDB refuses where a foreign key needs the index."""
+    for script in directives:
+        for operations in script.downgrade_ops_list:
+            dropped = {op.table_name for op in operations.ops if isinstance(op, DropTableOp)}
+            operations.ops = [
+                op
+                for op in operations.ops
+                if not (isinstance(op, ModifyTableOps) and op.table_name in dropped)
+            ]
+
+
 OPTIONS: dict[str, Any] = {
     "target_metadata": metadata,
     "version_table": VERSION_TABLE,
@@ -65,6 +87,7 @@ OPTIONS: dict[str, Any] = {
     "include_name": include_name,
     "include_object": include_object,
     "render_item": render_item,
+    "process_revision_directives": leave_indexes_to_their_tables,
     "compare_type": True,
     "compare_server_default": True,
 }
@@ -139,20 +162,18 @@ def inside_schema(connection: Connection) -> Iterator[None]:
         yield
         return
     dialect = connection.dialect
-    quoted = dialect.identifier_preparer.quote_schema(schema)
-    searches = dialect.name == "postgresql"
-    path = connection.exec_driver_sql("SHOW search_path").scalar_one() if searches else None
     default = dialect.default_schema_name
     if schema not in inspect(connection).get_schema_names():
         connection.execute(CreateSchema(schema))
-    if searches:
-        connection.exec_driver_sql(f"SET LOCAL search_path TO {quoted}")
+    look, turn = SCHEMA_SWITCHES.get(dialect.name, ("SELECT NULL", "SELECT {}"))
+    before = connection.exec_driver_sql(look).scalar_one()
+    connection.exec_driver_sql(turn.format(dialect.identifier_preparer.quote_schema(schema)))
     dialect.default_schema_name = schema
     connection.execution_options(schema_translate_map={None: schema})
     try:
         yield
-        if searches:  # the transaction may go on with the caller's own work
-            connection.exec_driver_sql(f"SET LOCAL search_path TO {path}")
+        if before is not None:  # the caller may go on with work of its own
+            connection.exec_driver_sql(turn.format(before))
     finally:
         dialect.default_schema_name = default
         connection.execution_options(schema_translate_map=None)
@@ -173,6 +194,8 @@ def run_online() -> None:
 
 
 def run_offline() -> None:
+    if schema is not None:
+        raise CommandError("--sql cannot write for another schema: set the search path yourself")
     context.configure(
         url=database_url(), literal_binds=True, dialect_opts={"paramstyle": "named"}, **OPTIONS
     )

@@ -9,7 +9,7 @@ from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-_Job = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+_Job = Callable[[], None]
 
 
 class BodyThreads(Executor):
@@ -30,15 +30,29 @@ class BodyThreads(Executor):
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         future: Future[T] = Future()
+
+        def work() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = fn(*args, **kwargs)
+                except BaseException as error:
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+
+        self.call(work)
+        return future
+
+    def call(self, job: _Job) -> None:
+        """Run `job`, which must not raise; cheaper than a future where none is needed."""
         with self._lock:
             if self._closed:
                 raise RuntimeError("these threads have been shut down")
-            self._jobs.put((future, fn, args, kwargs))
+            self._jobs.put(job)
             if self._idle > 0:
                 self._idle -= 1
             elif self._threads < self._max:
                 self._start()
-        return future
 
     def _start(self) -> None:
         self._threads += 1
@@ -49,15 +63,8 @@ class BodyThreads(Executor):
             job = self._jobs.get()
             if job is None:
                 return
-            future, fn, args, kwargs = job
-            if future.set_running_or_notify_cancel():
-                try:
-                    result = fn(*args, **kwargs)
-                except BaseException as error:
-                    future.set_exception(error)
-                else:
-                    future.set_result(result)
-            del job, future, fn, args, kwargs
+            job()
+            del job
             with self._lock:
                 if self._threads > self._max:
                     self._threads -= 1

@@ -6,27 +6,26 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
+from stabilize.clock import now_ms
 from stabilize.database import Database
 from stabilize.errors import TaskTimeoutError
 from stabilize.executor import BodyThreads
-from stabilize.handlers.context import inherited_outputs
-from stabilize.models import StageExecution, TaskExecution, Workflow
+from stabilize.models import StageExecution
 from stabilize.net import Net
 from stabilize.queue.messages import PlanStage, RunHook, RunTask
 from stabilize.stages.builder import StageDefinitionBuilderFactory, plan
 from stabilize.status import WorkflowStatus
-from stabilize.store import WorkflowStore
 from stabilize.tasks.body import CancellationToken, Outcome, bound, failure, run_body
-from stabilize.tasks.context import InheritingContext
 from stabilize.tasks.interface import RetryableTask, Task, TransactionalTask
 from stabilize.tasks.registry import TaskRegistry
 from stabilize.turn import Finished, Held
+from stabilize.views import view_of
 
 logger = logging.getLogger(__name__)
 
@@ -39,71 +38,15 @@ class Flight:
 
     held: Held
     stage: StageExecution
-    task: TaskExecution | None
+    task_name: str = ""
+    task_type: str = ""
+    task_started: int | None = None
     token: CancellationToken = field(default_factory=CancellationToken)
     deadline: float | None = None
     limit: float = 0.0
     hook: str = "execute"
     future: Future[Any] | None = None
-    began: float = field(default_factory=time.monotonic)
-
-
-class _LazyStages(list[StageExecution]):
-    """The stages of a workflow, read when a task looks at them."""
-
-    def __init__(self, load: Callable[[], Iterable[StageExecution]]) -> None:
-        super().__init__()
-        self._load: Callable[[], Iterable[StageExecution]] | None = load
-
-    def _fill(self) -> None:
-        if self._load is not None:
-            load, self._load = self._load, None
-            self.extend(load())
-
-    def __iter__(self) -> Iterator[StageExecution]:
-        self._fill()
-        return super().__iter__()
-
-    def __len__(self) -> int:
-        self._fill()
-        return super().__len__()
-
-    def __getitem__(self, index: Any) -> Any:
-        self._fill()
-        return super().__getitem__(index)
-
-    def __reduce__(self) -> Any:
-        return (list, ())
-
-
-def clone(entity: Any) -> Any:
-    """A detached copy that user code may look at while the engine changes the original."""
-    copied = type(entity).__mapper__.class_manager.new_instance()
-    values = entity.__dict__
-    copied.__dict__.update({k: v for k, v in values.items() if k != "_sa_instance_state"})
-    return copied
-
-
-def view_of(net: Net, stage: StageExecution, database: Database) -> StageExecution:
-    """The stage as a task sees it."""
-
-    def inherit() -> dict[str, Any]:
-        with database.engine.connect() as connection:
-            return inherited_outputs(connection, stage.id)
-
-    workflow: Workflow = clone(net.workflow)
-    seen: StageExecution = clone(stage)
-    where = f"stage {stage.ref_id!r} of workflow {workflow.id}"
-    values = seen.__dict__
-    values["own_context"] = stage.context
-    values["context"] = InheritingContext({**stage.context, **stage.delivered}, inherit, where)
-    values["outputs"] = dict(stage.outputs)
-    values["definition"] = dict(stage.definition)
-    values["tasks"] = [clone(task) for task in net.tasks_of(stage)]
-    values["workflow"] = workflow
-    store = WorkflowStore(database)
-    workflow.__dict__["stages"] = _LazyStages(lambda: store.retrieve(workflow.id).stages)
-    return seen
+    written_off: bool = False
 
 
 class Flights:
@@ -156,47 +99,67 @@ class Flights:
         message = held.message
         assert isinstance(message, (RunTask, RunHook, PlanStage))
         stage = net.stages[message.stage_id]
-        task = next((t for t in net.tasks_of(stage) if t.id == getattr(message, "task_id", "")),
-                    None)
-        hook = message.hook if isinstance(message, RunHook) else "execute"
-        flight = Flight(held, view_of(net, stage, self._database), task, hook=hook)
-        flight.task = clone(task) if task is not None else None
+        flight = Flight(held, view_of(net, stage, self._database))
+        if isinstance(message, RunHook):
+            flight.hook = message.hook
+        for task in net.tasks_of(stage):
+            if task.id == getattr(message, "task_id", ""):
+                flight.task_name, flight.task_type = task.name, task.implementing_class
+                flight.task_started = task.start_time
         with self._lock:
             self._flights[held.id] = flight
         self._submit(flight)
 
     def _submit(self, flight: Flight) -> None:
-        message = flight.held.message
-        if isinstance(message, PlanStage):
-            flight.future = self.threads().submit(self._plan, flight, message.for_failure)
-        elif isinstance(self._given, ProcessPoolExecutor):
-            flight.future = self._submit_apart(flight, self._given)
+        if self._given is None or isinstance(flight.held.message, PlanStage):
+            self.threads().call(lambda: self._fly(flight))
+            return
+        if isinstance(self._given, ProcessPoolExecutor):
+            future = self._submit_apart(flight, self._given)
         else:
-            flight.future = (self._given or self.threads()).submit(self._run, flight)
-        flight.future.add_done_callback(lambda future: self._landed(flight, future))
+            future = self._given.submit(self._run, flight)
+        if future is not None:
+            flight.future = future
+            future.add_done_callback(lambda future: self._returned(flight, future))
 
-    def _submit_apart(self, flight: Flight, pool: Executor) -> Future[Any]:
-        task = self._registry.get(flight.task.implementing_class if flight.task else "")
+    def _submit_apart(self, flight: Flight, pool: Executor) -> Future[Any] | None:
+        task = self._registry.get(flight.task_type)
         if isinstance(task, TransactionalTask):
-            return self.threads().submit(self._run, flight)
+            self.threads().call(lambda: self._fly(flight))
+            return None
         self._set_limit(flight, task)
         stage = flight.stage
         stage.__dict__["context"] = dict(stage.context.items())
         return pool.submit(run_body, task, stage, flight.hook, elapsed=self._elapsed(flight))
 
-    def _plan(self, flight: Flight, for_failure: bool) -> Outcome:
+    def _fly(self, flight: Flight) -> None:
+        try:
+            outcome = self._run(flight)
+        except BaseException as error:  # whatever it is, the message has to come back
+            outcome = failure(error)
+        self._landed(flight, outcome)
+        if flight.written_off and self._threads is not None:
+            self._threads.recover()
+
+    def _returned(self, flight: Flight, future: Future[Any]) -> None:
+        if future.cancelled():
+            outcome = failure(TimeoutError("the execution was cancelled before it began"))
+        else:
+            error = future.exception()
+            outcome = failure(error) if error is not None else future.result()
+        self._landed(flight, outcome)
+
+    def _plan(self, flight: Flight, message: PlanStage) -> Outcome:
         builder = self._builders.get(flight.stage.type)
         if builder is None:
             return failure(LookupError(f"no builder for stage type {flight.stage.type!r}"))
-        made = plan(builder, flight.stage, for_failure)
+        made = plan(builder, flight.stage, message.for_failure)
         return Outcome(status=WorkflowStatus.SUCCEEDED, plan=made)
 
     def _run(self, flight: Flight) -> Outcome | None:
-        assert flight.task is not None
-        try:
-            task = self._registry.get(flight.task.implementing_class)
-        except Exception as error:
-            return failure(error)
+        if isinstance(flight.held.message, PlanStage):
+            return self._plan(flight, flight.held.message)
+        task = self._registry.get(flight.task_type)
         if isinstance(task, TransactionalTask):
             return self._transactional(
                 flight.held,
@@ -219,12 +182,11 @@ class Flights:
             return outcome
 
     def _elapsed(self, flight: Flight) -> float:
-        started = flight.task.start_time if flight.task is not None else None
-        if started is None:
+        if flight.task_started is None:
             return 0.0
-        with_clock = self._database.clock
-        now = with_clock.now_ms() if with_clock is not None else int(time.time() * 1000)  # noqa: TID251
-        return max(0.0, (now - started) / 1000)
+        clock = self._database.clock
+        now = now_ms() if clock is None else clock.now_ms()
+        return max(0.0, (now - flight.task_started) / 1000)
 
     # --- time limits ------------------------------------------------------------------------
 
@@ -242,7 +204,6 @@ class Flights:
             limit = min(limit, one) if isinstance(own, (int, float)) else one
         flight.limit = limit
         flight.deadline = time.monotonic() + limit
-        self._wake()
         return None
 
     def _timed_out(self, task: Task, flight: Flight, reason: str) -> Outcome:
@@ -252,9 +213,8 @@ class Flights:
         return failure(TaskTimeoutError(reason), timed_out=True)
 
     def _timeout_failure(self, flight: Flight) -> Outcome:
-        name = flight.task.name if flight.task is not None else flight.stage.ref_id
         return failure(
-            TaskTimeoutError(f"Task {name!r} exceeded its timeout of {flight.limit:g} s"),
+            TaskTimeoutError(f"Task {flight.task_name!r} exceeded its timeout of {flight.limit:g} s"),
             timed_out=True,
         )
 
@@ -273,11 +233,15 @@ class Flights:
                 del self._flights[flight.held.id]
         for flight in late:
             self._write_off(flight)
-            name = flight.task.implementing_class if flight.task is not None else ""
-            if flight.hook == "execute" and self._registry.overrides(name, "on_timeout"):
-                again = Flight(flight.held, flight.stage, flight.task, hook="on_timeout",
-                               limit=flight.limit)
-                again.deadline = now + max(30.0, flight.limit)
+            wants = self._registry.overrides(flight.task_type, "on_timeout")
+            if flight.hook == "execute" and wants:
+                again = replace(
+                    flight,
+                    hook="on_timeout",
+                    token=CancellationToken(),
+                    deadline=now + max(30.0, flight.limit),
+                    written_off=False,
+                )
                 with self._lock:
                     self._flights[again.held.id] = again
                 self._submit(again)
@@ -292,22 +256,18 @@ class Flights:
             "stage %r: its task takes longer than %g s and is written off",
             flight.stage.ref_id, flight.limit, extra={"workflow_id": flight.stage.workflow_id},
         )
-        threads, future = self._threads, flight.future
-        if threads is not None and future is not None and not future.cancel():
-            threads.abandon()
-            future.add_done_callback(lambda _: threads.recover())
+        if flight.future is not None:
+            flight.future.cancel()
+        elif self._threads is not None:
+            flight.written_off = True
+            self._threads.abandon()
 
     # --- arrivals ---------------------------------------------------------------------------
 
-    def _landed(self, flight: Flight, future: Future[Any]) -> None:
+    def _landed(self, flight: Flight, outcome: Outcome | None) -> None:
         with self._lock:
             if self._flights.get(flight.held.id) is not flight:
-                return  # written off, or withdrawn
-            if future.cancelled():
-                del self._flights[flight.held.id]
-                return
-            error = future.exception()
-            outcome = failure(error) if error is not None else future.result()
+                return  # written off
             if outcome is not None:
                 self.finished.append(Finished(held=flight.held, outcome=outcome))
             del self._flights[flight.held.id]
@@ -340,6 +300,3 @@ class Flights:
         if self._threads is not None:
             self._threads.shutdown(wait=False)
             self._threads = None
-
-
-__all__ = ["Flight", "Flights", "Transactional", "clone", "view_of"]

@@ -126,7 +126,7 @@ class Turn:
         self.slots = slots
         self.recorder = recorder
         self.written = Written()
-        self.reader = NetReader(self.session)
+        self.reader = NetReader(connection)
         self.locked: dict[str, Net] = {}
         self._cache = nets
         self._taken: Taken | None = None
