@@ -29,6 +29,10 @@ from stabilize.views import view_of
 
 logger = logging.getLogger(__name__)
 
+_SHORT_SECONDS = 0.005
+_AHEAD = 4
+"""So many times its slots a process holds while its bodies are short: turns are shared by more."""
+
 Transactional = Callable[[Held, Callable[[Any], Outcome]], Outcome | None]
 
 
@@ -75,13 +79,16 @@ class Flights:
         self._timeout = timeout
         self._flights: dict[str, Flight] = {}
         self._lock = threading.Lock()
+        self._typical = _SHORT_SECONDS
 
     def __len__(self) -> int:
         return len(self._flights)
 
     @property
     def free(self) -> int:
-        return self.slots - len(self._flights)
+        """How many more messages to hold: more than run at once while bodies are short."""
+        ahead = _AHEAD if self._typical < _SHORT_SECONDS else 1
+        return self.slots * ahead - len(self._flights)
 
     def ids(self) -> list[str]:
         with self._lock:
@@ -133,10 +140,12 @@ class Flights:
         return pool.submit(run_body, task, stage, flight.hook, elapsed=self._elapsed(flight))
 
     def _fly(self, flight: Flight) -> None:
+        began = time.monotonic()
         try:
             outcome = self._run(flight)
         except BaseException as error:  # whatever it is, the message has to come back
             outcome = failure(error)
+        self._typical += 0.1 * (time.monotonic() - began - self._typical)
         self._landed(flight, outcome)
         if flight.written_off and self._threads is not None:
             self._threads.recover()

@@ -1,0 +1,1 @@
+"""Processes that die on purpose, at every place where dying could tear something."""
