@@ -15,6 +15,7 @@ from stabilize.backends import rolled_back_on_error
 from stabilize.backends.base import pause_within
 from stabilize.events.recorder import get_event_recorder
 from stabilize.flights import Flights
+from stabilize.lookout import Lookout
 from stabilize.net import Nets
 from stabilize.queue.messages import FailWorkflow
 from stabilize.queue.queue import MESSAGES, Queue, bury
@@ -37,6 +38,7 @@ class Coordinator:
         worker: Worker,
         handler_of: HandlerLookup,
         make_flights: Callable[[Coordinator], Flights],
+        poll_seconds: float = 0.05,
     ) -> None:
         self.queue = queue
         self.database = queue.database
@@ -57,6 +59,9 @@ class Coordinator:
         self._alone = False
         self.trouble = 0
         self._wake = threading.Event()
+        self._lookout = Lookout(poll_seconds)
+        self.next_at: int | None = None
+        """When the next message is due, in ms, as of the last look; None when there was none."""
 
     # --- time -------------------------------------------------------------------------------
 
@@ -74,10 +79,17 @@ class Coordinator:
         return int(time.monotonic() * 1000 + self._offset)
 
     def wake(self) -> None:
+        """Something may have become due in the database."""
+        self._lookout.tell()
+        self._wake.set()
+
+    def landed(self) -> None:
+        """The executor has finished something."""
         self._wake.set()
 
     def wait(self, seconds: float) -> None:
         """Wait until something may have come, at most `seconds`."""
+        seconds = min(seconds, self._lookout.seconds)
         deadline = self.flights.next_deadline()
         if deadline is not None:
             seconds = min(seconds, deadline - time.monotonic())
@@ -85,11 +97,20 @@ class Coordinator:
             self._wake.wait(seconds)
         self._wake.clear()
 
-    def next_due(self) -> int | None:
-        """When the next message for this worker is due, in ms; None when there is none."""
+    @property
+    def may_have_work(self) -> bool:
+        """It is time for another look."""
+        return self._lookout.is_due(slots_freed=False) or bool(self.flights.finished)
+
+    def _look(self) -> bool:
+        """Look, without a lock, whether a message for this worker is due."""
         starting = self.flights.free > 0 and not self._alone
-        with self.database.turns.connect() as connection:
-            return self.taking.next_due(connection, starting=starting)
+        self._lookout.looking()
+        with self.database.polls.connect() as connection:
+            self.next_at = self.taking.next_due(connection, starting=starting)
+        seconds = None if self.next_at is None else (self.next_at - self.now()) / 1000
+        self._lookout.looked(saw_all=starting, seconds=seconds)
+        return seconds is not None and seconds <= 0
 
     def fail_unknown(self, elsewhere: set[str], grace_ms: int) -> None:
         """Play the tasks whose type nobody alive knows and that have waited for `grace_ms`."""
@@ -113,13 +134,10 @@ class Coordinator:
         self.flights.give_up_late()
         finished = self.flights.drain()
         try:
-            if not finished:
-                if self.closing:
-                    return 0
-                due = self.next_due()
-                if due is None or due > self.now():
-                    return 0
-            return self._play(finished)
+            look = self._lookout.is_due(slots_freed=bool(finished)) and not self.closing
+            if not finished and not (look and self._look()):
+                return 0
+            return self._play(finished, look=look)
         except DBAPIError as error:
             self.flights.finished.extendleft(reversed(finished))
             self._drop_connection()
@@ -133,7 +151,9 @@ class Coordinator:
             pause_within(min(2.0, 0.01 * 2 ** min(self.trouble, 8)))
             return 0
 
-    def _play(self, finished: Sequence[Finished], only: list[str] | None = None) -> int:
+    def _play(
+        self, finished: Sequence[Finished], *, look: bool = False, only: list[str] | None = None
+    ) -> int:
         limit = self.worker.limit
         some = list(finished)
         if self._one_by_one > 0:
@@ -153,8 +173,8 @@ class Coordinator:
                     roots += taken
                 if only is not None:
                     roots += turn.take_these(only)
-                elif not self.closing and not (limit == 1 and some):
-                    roots += self._in_order(turn.take_due(self.taking, limit))
+                elif look and not (limit == 1 and some):
+                    roots += self._in_order(self._take(turn, limit))
                 for root in roots:
                     self._play_root(turn, root)
                 written = turn.write()
@@ -178,6 +198,14 @@ class Coordinator:
         if not roots:  # all of it is locked by others just now
             pause_within(0.002)
         return written.played
+
+    def _take(self, turn: Turn, limit: int) -> list[Taken]:
+        self._lookout.looking()
+        starting = turn.slots > 0
+        taken = turn.take_due(self.taking, limit)
+        wanted = min(limit, turn.slots) if starting else limit
+        self._lookout.looked(saw_all=starting, more=len(taken) >= wanted)
+        return taken
 
     def _new_turn(self, connection: Connection, slots: int) -> Turn:
         return Turn(
@@ -233,8 +261,10 @@ class Coordinator:
         self.nets.trim()
         backend = self.database.backend
         backend.after_commit(self.others)
+        if written.next_at is not None:
+            self._lookout.expect((written.next_at - turn.now) / 1000)
         if written.left_work:
-            self._wake.set()
+            self.wake()
             if self.others and backend.can_notify:
                 backend.notify(self.database.engine, channel_of(self.queue))
 

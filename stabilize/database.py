@@ -41,6 +41,7 @@ class Database:
         self.owned = owned
         self.clock: Clock | None = None
         self.turns = engine.execution_options(**backend.turn_options)
+        self.polls = engine.execution_options(**backend.poll_options)
         self._listeners: list[Callable[[], None]] = []
         self._anchor: Connection | None = None
         self._schema_checked = False

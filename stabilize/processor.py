@@ -143,7 +143,13 @@ class QueueProcessor:
             fails_unknown=fails_unknown,
             limit=self.config.batch,
         )
-        coordinator = Coordinator(self.queue, worker, self._handler_of, self._flights)
+        coordinator = Coordinator(
+            self.queue,
+            worker,
+            self._handler_of,
+            self._flights,
+            self.config.poll_frequency_ms / 1000,
+        )
         self._coordinator = coordinator
         self._heartbeat = Heartbeat(coordinator, worker.task_names, self.config.max_workers)
         self.database.on_wake(coordinator.wake)
@@ -157,7 +163,7 @@ class QueueProcessor:
             self.builders,
             self.database,
             coordinator.transactional,
-            coordinator.wake,
+            coordinator.landed,
             self.config.task_timeout,
         )
 
@@ -240,7 +246,9 @@ class QueueProcessor:
         """Seconds until something is due or comes back; None when nothing is left to wait for."""
         if coordinator.trouble:
             return 0.05
-        due = coordinator.next_due()
+        due = coordinator.next_at
+        if coordinator.may_have_work:
+            return 0.0
         if due is None:
             if len(coordinator.flights):
                 return self.config.task_timeout

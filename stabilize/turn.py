@@ -101,6 +101,8 @@ class Written:
     purged: list[tuple[str, str | None]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     left_work: bool = False
+    next_at: int | None = None
+    """When the first message that was put off is due, in ms."""
     played: int = 0
 
 
@@ -309,7 +311,7 @@ class Turn:
     def _write(self, message: Message, visible_at: int) -> None:
         priority = self._priority + SPREAD_MS * self._spread
         self._spread += 1
-        self.written.left_work |= visible_at <= self.now
+        self._put_off(visible_at)
         self._pushes.append(
             Push(message=message, id=new_id(), visible_at=visible_at, priority=priority)
         )
@@ -340,10 +342,15 @@ class Turn:
         self._consumed.remove(message.message_id)
         net = self.locked[message.execution_id]
         paused = message.starts_work and net.workflow.status is WorkflowStatus.PAUSED
-        self.written.left_work |= delay_ms <= 0
-        self._again.append(
-            {"b_id": message.message_id, "b_at": PARKED if paused else self.now + delay_ms}
-        )
+        due = PARKED if paused else self.now + delay_ms
+        self._put_off(due)
+        self._again.append({"b_id": message.message_id, "b_at": due})
+
+    def _put_off(self, due: int) -> None:
+        if due <= self.now:
+            self.written.left_work = True
+        elif self.written.next_at is None or due < self.written.next_at:
+            self.written.next_at = due
 
     def park(self, message: Message) -> None:
         """Keep the message being played until its workflow is resumed."""

@@ -17,6 +17,13 @@ _KINDS: tuple[type[Entity], ...] = (Workflow, StageExecution, TaskExecution)
 _TOKENS: Table = Token.__table__  # type: ignore[assignment]
 _EDGES: Table = StageEdge.__table__  # type: ignore[assignment]
 _TABLE_OF: dict[type, Table] = {kind: kind.__table__ for kind in _KINDS}  # type: ignore[misc]
+_USUAL: dict[type, frozenset[str]] = {
+    Workflow: frozenset({"status", "start_time", "end_time", "open_runs", "version"}),
+    StageExecution: frozenset({"status", "phase", "start_time", "end_time", "version"}),
+    TaskExecution: frozenset({"status", "start_time", "end_time", "version"}),
+}
+"""Columns that nearly every change is among: written together, the changes share one statement."""
+_USUAL_NAMES = {kind: tuple(sorted(names)) for kind, names in _USUAL.items()}
 _columns_of: dict[type, tuple[str, ...]] = {}
 _cache: dict[tuple[str, ...], Any] = {}
 
@@ -29,6 +36,7 @@ class Writes:
         self._locked = locked
         self._changes: dict[type, dict[str, dict[str, Any]]] = {kind: {} for kind in _KINDS}
         self._added: dict[type, dict[str, Entity]] = {kind: {} for kind in _KINDS}
+        self._entities: dict[str, Entity] = {}
         self._raised: set[str] = set()
         self._tokens: list[dict[str, Any]] = []
         self._edges: list[dict[str, Any]] = []
@@ -43,6 +51,7 @@ class Writes:
         kind = type(entity)
         if entity.id not in self._added[kind]:
             changes = self._changes[kind]
+            self._entities[entity.id] = entity
             known = changes.get(entity.id)
             if known is None:
                 changes[entity.id] = dict(values)
@@ -101,8 +110,13 @@ class Writes:
 
     def _write_changes(self, kind: type) -> None:
         groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        usual = _USUAL[kind]
         for id, values in self._changes[kind].items():
-            names = tuple(sorted(values))
+            if usual.issuperset(values):
+                entity = self._entities[id].__dict__
+                values, names = {name: entity[name] for name in usual}, _USUAL_NAMES[kind]
+            else:
+                names = tuple(sorted(values))
             values["b_id"] = id
             groups.setdefault(names, []).append(values)
         self._changes[kind] = {}

@@ -26,6 +26,7 @@ class Backend:
     needs_savepoints: ClassVar[bool] = True
     """A failed statement spoils the transaction unless a SAVEPOINT is around it."""
     turn_options: ClassVar[dict[str, Any]] = {"isolation_level": "READ COMMITTED"}
+    poll_options: ClassVar[dict[str, Any]] = {"isolation_level": "AUTOCOMMIT"}
 
     # --- connecting -------------------------------------------------------------------------
 

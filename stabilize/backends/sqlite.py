@@ -28,6 +28,7 @@ class SqliteBackend(Backend):
     dialects: ClassVar[tuple[str, ...]] = ("sqlite",)
     needs_savepoints: ClassVar[bool] = False
     turn_options: ClassVar[dict[str, Any]] = {"stabilize_begin": None}
+    poll_options: ClassVar[dict[str, Any]] = {"stabilize_begin": None}
 
     def __init__(self, in_memory: bool = False) -> None:
         self.in_memory = in_memory
