@@ -74,7 +74,8 @@ class Coordinator:
             with self.database.reading() as session:
                 theirs = int(session.execute(select(self.database.now())).scalar_one())
             after = time.monotonic()
-            self._offset = theirs - (before + after) / 2 * 1000
+            # theirs is cut to whole ms: never be behind, or what is due now would wait for a poll
+            self._offset = theirs + 1.5 - (before + after) / 2 * 1000
             self._offset_at = after
         return int(time.monotonic() * 1000 + self._offset)
 
@@ -100,11 +101,11 @@ class Coordinator:
     @property
     def may_have_work(self) -> bool:
         """It is time for another look."""
-        return self._lookout.is_due(slots_freed=False) or bool(self.flights.finished)
+        return self._lookout.is_due(slots_freed=self._slots() > 0) or bool(self.flights.finished)
 
     def _look(self) -> bool:
         """Look, without a lock, whether a message for this worker is due."""
-        starting = self.flights.free > 0 and not self._alone
+        starting = self._slots() > 0
         self._lookout.looking()
         with self.database.polls.connect() as connection:
             self.next_at = self.taking.next_due(connection, starting=starting)
@@ -133,9 +134,12 @@ class Coordinator:
         """Play one turn if there is anything to play; return how many messages it handled."""
         self.flights.give_up_late()
         finished = self.flights.drain()
+        if self._one_by_one > 0:
+            self.flights.finished.extendleft(reversed(finished[1:]))
+            finished = finished[:1]
         try:
-            look = self._lookout.is_due(slots_freed=bool(finished)) and not self.closing
-            if not finished and not (look and self._look()):
+            look = self._lookout.is_due(slots_freed=self._slots() > 0) and not self.closing
+            if not finished and not (look and (self._lookout.was_told or self._look())):
                 return 0
             return self._play(finished, look=look)
         except DBAPIError as error:
@@ -158,8 +162,7 @@ class Coordinator:
         some = list(finished)
         if self._one_by_one > 0:
             self._one_by_one -= 1
-            limit, some = 1, some[:1]
-            self.flights.finished.extendleft(reversed(finished[1:]))
+            limit = 1
         connection = self._open()
         turn: Turn | None = None
         roots: list[Taken] = []
@@ -174,7 +177,7 @@ class Coordinator:
                 if only is not None:
                     roots += turn.take_these(only)
                 elif look and not (limit == 1 and some):
-                    roots += self._in_order(self._take(turn, limit))
+                    roots += self._take(turn, limit, {root.row.id for root in roots})
                 for root in roots:
                     self._play_root(turn, root)
                 written = turn.write()
@@ -199,13 +202,38 @@ class Coordinator:
             pause_within(0.002)
         return written.played
 
-    def _take(self, turn: Turn, limit: int) -> list[Taken]:
+    def _take(self, turn: Turn, limit: int, present: set[str]) -> list[Taken]:
         self._lookout.looking()
         starting = turn.slots > 0
         taken = turn.take_due(self.taking, limit)
         wanted = min(limit, turn.slots) if starting else limit
         self._lookout.looked(saw_all=starting, more=len(taken) >= wanted)
-        return taken
+        # Whether it may have killed its worker: those first, for they run alone.
+        return sorted(
+            (one for one in taken if one.row.id not in present and not self._is_under_way(turn, one)),
+            key=lambda one: not self._is_suspect(one),
+        )
+
+    def _is_under_way(self, turn: Turn, one: Taken) -> bool:
+        """Renew a message whose body runs in this very process although its lease ran out."""
+        if one.row.holder != self.worker.id or one.row.id not in self.flights.ids():
+            return False
+        turn.connection.execute(
+            update(MESSAGES)
+            .where(MESSAGES.c.id == one.row.id)
+            .values(visible_at=turn.now + self.worker.lease_ms)
+        )
+        return True
+
+    def _deaths(self, one: Taken) -> int:
+        """How many workers a message has cost.
+
+        What this process holds without knowing it is what a lost commit reply left behind.
+        """
+        return int(one.row.deaths) + (one.row.holder not in (None, self.worker.id))
+
+    def _is_suspect(self, one: Taken) -> bool:
+        return self._deaths(one) > 0
 
     def _new_turn(self, connection: Connection, slots: int) -> Turn:
         return Turn(
@@ -227,13 +255,9 @@ class Coordinator:
             self._alone = False
         return max(0, self.flights.free)
 
-    def _in_order(self, taken: list[Taken]) -> list[Taken]:
-        """Those first that may take their worker with them: they run alone."""
-        return sorted(taken, key=lambda one: not _is_suspect(one))
-
     def _play_root(self, turn: Turn, root: Taken) -> None:
-        if root.outcome is None and _is_suspect(root):
-            deaths = root.row.deaths + (root.row.holder is not None)
+        if root.outcome is None and self._is_suspect(root):
+            deaths = self._deaths(root)
             if deaths >= self.queue.max_deaths:
                 turn.give_up(
                     root,
@@ -285,6 +309,8 @@ class Coordinator:
         if not roots:
             raise error
         root = roots[0]
+        others = [done for done in finished if done.held.id != root.row.id]
+        self.flights.finished.extendleft(reversed(others))
         logger.error(
             "message %s (%s) failed", root.row.id, root.row.type, exc_info=error,
             extra={"workflow_id": root.row.workflow_id},
@@ -350,11 +376,6 @@ class Coordinator:
         from stabilize.transactional import play_with_body  # it needs this module
 
         return play_with_body(self, held, body)
-
-
-def _is_suspect(taken: Taken) -> bool:
-    """Its last holder let the lease run out: it may have died of this message."""
-    return taken.row.holder is not None or taken.row.deaths > 0
 
 
 def _what(row: Any) -> str:

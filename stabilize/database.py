@@ -102,12 +102,16 @@ class Database:
         with self.writing() as connection:
             metadata.create_all(connection)
 
-    def has_tables(self) -> bool:
-        return inspect(self.engine).has_table("stabilize_workflows")
+    def has_tables(self, connection: Connection | None = None) -> bool:
+        return inspect(connection or self.engine).has_table("stabilize_workflows")
 
-    def require_tables(self) -> None:
-        """Raise `SchemaError` with the remedy when the tables are missing."""
-        if not self._schema_checked and not self.has_tables():
+    def require_tables(self, connection: Connection | None = None) -> None:
+        """Raise `SchemaError` with the remedy when the tables are missing.
+
+        Whoever is in a transaction gives its connection: SQLite in memory has no readers beside a
+        writer.
+        """
+        if not self._schema_checked and not self.has_tables(connection):
             raise SchemaError(
                 f"{self!r} has no stabilize tables: run stabilize.migrate.upgrade(url), "
                 "`alembic upgrade head`, or pass create_tables=True in development"

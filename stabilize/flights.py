@@ -85,6 +85,12 @@ class Flights:
         return len(self._flights)
 
     @property
+    def awaited(self) -> int:
+        """How many executions will bring a result that counts: their stage was not canceled."""
+        with self._lock:
+            return sum(not flight.token.is_cancelled for flight in self._flights.values())
+
+    @property
     def free(self) -> int:
         """How many more messages to hold: more than run at once while bodies are short."""
         ahead = _AHEAD if self._typical < _SHORT_SECONDS else 1

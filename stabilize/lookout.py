@@ -23,6 +23,11 @@ class Lookout:
         """Something may have become due."""
         self._told = True
 
+    @property
+    def was_told(self) -> bool:
+        """Somebody in this process has committed something since the last look."""
+        return self._told
+
     def is_due(self, *, slots_freed: bool) -> bool:
         """Say whether to look; `slots_freed`: work may be taken that could not be before."""
         return (

@@ -27,6 +27,11 @@ BLOCK = 64
 """Stages are read by blocks of neighbours in the definition: small workflows in one go, and of a
 large one only what is near the token."""
 
+GATES = frozenset(
+    {"mutex_key", "section", "milestone_ref_id", "deferred_choice_group", "trigger"}
+)
+"""What a definition may make a stage wait for, beside its tokens."""
+
 _ENTITIES_KEPT = 50_000
 _PLAIN = JoinRule()
 _WORKFLOWS: Table = Workflow.__table__  # type: ignore[assignment]
@@ -96,6 +101,8 @@ class Net:
         self.tallies: dict[str, dict[str, Tally]] = {}
         self.rules: dict[str, JoinRule] = {}
         self.blocks: set[int] = set()
+        self.has_gates = False
+        """Some stage may have to wait for more than its tokens."""
         self.view: tuple[int, Workflow] | None = None
         """The workflow as tasks see it, as of one version."""
         self.tokens_known = False
@@ -110,6 +117,8 @@ class Net:
         """Take in one run with its tasks, in order."""
         self.stages[stage.id] = stage
         self.tasks[stage.id] = list(tasks)
+        if stage.definition and not GATES.isdisjoint(stage.definition):
+            self.has_gates = True
         if stage.latest:
             self.newest[stage.ref_id] = stage
         if stage.parent_stage_id is not None:

@@ -42,11 +42,9 @@ class Orchestrator:
         """Start a workflow, storing it first if it is not stored; a second start does nothing."""
         database = self.queue.database
         with database.writing(session) as connection:
-            self.store.store(workflow, session=connection)
-            self.queue.push_on(
-                connection, StartWorkflow(execution_id=workflow.id,
-                                          execution_type=workflow.type.name)
-            )
+            self.store.store_on(connection, workflow)
+            message = StartWorkflow(execution_id=workflow.id, execution_type=workflow.type.name)
+            self.queue.push_on(connection, message, priority=workflow.created_at)
 
     def cancel(
         self,

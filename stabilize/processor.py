@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from stabilize.clock import new_id
 from stabilize.coordinator import Coordinator, channel_of
-from stabilize.errors import ConfigurationError
+from stabilize.errors import ConcurrencyError, ConfigurationError
 from stabilize.flights import Flights
 from stabilize.handlers import Handler, default_handlers
 from stabilize.heartbeat import Heartbeat
@@ -183,12 +183,15 @@ class QueueProcessor:
         ids += [done.held.id for done in coordinator.flights.drain()]
         if not ids:
             return
-        with self.database.writing() as connection:
-            connection.execute(
-                update(MESSAGES)
-                .where(MESSAGES.c.id.in_(ids), MESSAGES.c.holder == self._id)
-                .values(visible_at=self.database.now(), holder=None)
-            )
+        try:
+            with self.database.writing() as connection:
+                connection.execute(
+                    update(MESSAGES)
+                    .where(MESSAGES.c.id.in_(ids), MESSAGES.c.holder == self._id)
+                    .values(visible_at=self.database.now(), holder=None)
+                )
+        except (DBAPIError, ConcurrencyError) as error:
+            logger.warning("%d messages are not given back, their leases end: %s", len(ids), error)
 
     # --- by hand ----------------------------------------------------------------------------
 
@@ -226,7 +229,7 @@ class QueueProcessor:
         while True:
             played = coordinator.step()
             handled += played
-            if at_most is not None and handled and not len(coordinator.flights) and not (
+            if at_most is not None and handled and not coordinator.flights.awaited and not (
                 coordinator.flights.finished
             ):
                 return handled
@@ -235,8 +238,9 @@ class QueueProcessor:
                 return handled
             if played or coordinator.flights.finished:
                 continue
+            # asked first: what lands from here on has put out its messages before we look for them
+            idle = not coordinator.flights.awaited and not coordinator.flights.finished
             wait = self._wait(coordinator)
-            idle = not len(coordinator.flights) and not coordinator.flights.finished
             if idle and (wait is None or now + wait > end):
                 return handled
             wait = 0.0 if wait is None else wait
@@ -246,16 +250,25 @@ class QueueProcessor:
         """Seconds until something is due or comes back; None when nothing is left to wait for."""
         if coordinator.trouble:
             return 0.05
+        try:
+            return self._seconds_left(coordinator)
+        except DBAPIError as error:
+            if not self.database.backend.is_trouble(error):
+                raise
+            return 0.05
+
+    def _seconds_left(self, coordinator: Coordinator) -> float | None:
         due = coordinator.next_at
         if coordinator.may_have_work:
             return 0.0
         if due is None:
-            if len(coordinator.flights):
+            if coordinator.flights.awaited:
                 return self.config.task_timeout
             if not coordinator.flights.finished:
                 self._sweep()
             return None
-        return max(0.0, (due - coordinator.now()) / 1000)
+        left = (due - coordinator.now()) / 1000
+        return left if left > 0 else 0.05  # what was due at the last look has been seen to
 
     def _sweep(self) -> None:
         """Set messages aside whose workflow is not there: nobody could ever play them."""

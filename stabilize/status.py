@@ -168,6 +168,7 @@ class SyntheticStageOwner(_ByName):
     STAGE_BEFORE = "STAGE_BEFORE"
     STAGE_AFTER = "STAGE_AFTER"
     STAGE_FAILURE = "STAGE_FAILURE"
+    INSTANCE = "INSTANCE"
 
 
 class JoinType(_ByName):

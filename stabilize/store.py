@@ -84,14 +84,26 @@ class WorkflowStore:
         Raises `ConflictError` when the stored one was defined otherwise, `PayloadError` when a
         context holds what JSON cannot.
         """
-        self.database.require_tables()
-        rows = _rows(workflow)
         with self.database.writing(session) as connection:
-            if not self._is_stored(connection, workflow):
-                self._insert(connection, workflow, rows)
-        if session is None and workflow.version == 0:
-            return workflow
-        return workflow
+            if self.store_on(connection, workflow):
+                return workflow
+            return self.retrieve(workflow.id, session=connection)
+
+    def store_on(self, connection: Connection, workflow: Workflow) -> bool:
+        """Insert a workflow within the transaction of `connection`; False when it is there."""
+        self.database.require_tables(connection)
+        if inspect(workflow).has_identity and self._version_of(connection, workflow.id) is not None:
+            return False  # it was retrieved: what it has become since is no new definition
+        rows = _rows(workflow)
+        if self._is_stored(connection, workflow):
+            return False
+        return self._insert(connection, workflow, rows)
+
+    def _version_of(self, connection: Connection, workflow_id: str) -> int | None:
+        found: int | None = connection.execute(
+            select(Workflow.version).where(Workflow.id == workflow_id)
+        ).scalar()
+        return found
 
     def _is_stored(self, connection: Connection, workflow: Workflow) -> bool:
         stored = connection.execute(
@@ -106,16 +118,18 @@ class WorkflowStore:
             )
         return True
 
-    def _insert(self, connection: Connection, workflow: Workflow, rows: _Rows) -> None:
+    def _insert(self, connection: Connection, workflow: Workflow, rows: _Rows) -> bool:
         if not self.database.backend.needs_savepoints:
             rows.insert(connection)
-            return
+            return True
         try:
             with connection.begin_nested():
                 rows.insert(connection)
         except IntegrityError:
             if not self._is_stored(connection, workflow):
                 raise
+            return False
+        return True
 
     def store_stage(
         self, stage: StageExecution, expected_phase: str | None = None, *,
@@ -433,7 +447,10 @@ def _rows(workflow: Workflow) -> _Rows:
     positions = {stage.ref_id: position for position, stage in enumerate(stages)}
     tasks: list[TaskExecution] = []
     edges: list[dict[str, Any]] = []
+    watched = {stage.milestone_ref_id for stage in stages}
     for position, stage in enumerate(stages):
+        if stage.ref_id in watched:
+            stage.definition["watched"] = True
         stage.workflow_id, stage.position = workflow.id, position
         stage.context = plain(stage.context, f"stage {stage.ref_id!r}: context")
         stage.definition = {k: v for k, v in stage.definition.items() if v not in ({}, [])}

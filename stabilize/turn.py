@@ -168,7 +168,7 @@ class Turn:
         if missing:
             still = attempts_of(self.connection, missing)
             later = [by_id[id] for id, n in still.items() if n == by_id[id].held.attempts]
-        ours = [row for row in rows if row.attempts == by_id[row.id].held.attempts]
+        ours = [row for row in rows if self._is_ours(row, by_id[row.id].held)]
         return self._open(ours, {id: done.outcome for id, done in by_id.items()}), later
 
     def take_these(self, ids: list[str]) -> list[Taken]:
@@ -178,9 +178,13 @@ class Turn:
     def take_one(self, held: Held, outcome: Outcome) -> Taken | None:
         """Wait for the lock on one held message; None when it is not ours any more."""
         rows = lock_messages(self.connection, [held.id], wait=True)
-        ours = [row for row in rows if row.attempts == held.attempts]
+        ours = [row for row in rows if self._is_ours(row, held)]
         taken = self._open(ours, {held.id: outcome})
         return taken[0] if taken else None
+
+    def _is_ours(self, row: Any, held: Held) -> bool:
+        """Say whether a result still counts: nobody has taken the message over or counted it."""
+        return bool(row.attempts == held.attempts and row.holder == self.worker.id)
 
     def _open(self, rows: list[Any], outcomes: dict[str, Outcome]) -> list[Taken]:
         versions = {row.workflow_id: row.workflow_version for row in rows}
@@ -307,6 +311,10 @@ class Turn:
             self._follow_ups.append(message)
         else:
             self._write(message, self.now)
+
+    def push_later(self, message: Message) -> None:
+        """Put out a message for another turn, so that others move on in between."""
+        self._write(message, self.now)
 
     def _write(self, message: Message, visible_at: int) -> None:
         priority = self._priority + SPREAD_MS * self._spread

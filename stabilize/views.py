@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -63,9 +64,13 @@ def _workflow_view(net: Net, database: Database) -> Workflow:
 def view_of(net: Net, stage: StageExecution, database: Database) -> StageExecution:
     """The stage as a task sees it."""
 
-    def inherit() -> dict[str, Any]:
+    def read() -> dict[str, Any]:
         with database.engine.connect() as connection:
             return inherited_outputs(connection, stage.id)
+
+    def inherit() -> dict[str, Any]:
+        outputs: dict[str, Any] = database.retrying(read, patience=math.inf)
+        return outputs
 
     tasks = net.tasks_of(stage)
     where = f"stage {stage.ref_id!r} of workflow {stage.workflow_id}"

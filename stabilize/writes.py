@@ -151,4 +151,6 @@ def row_of(entity: Entity) -> dict[str, Any]:
     names = _columns_of.get(kind)
     if names is None:
         names = _columns_of[kind] = tuple(a.key for a in inspect_mapper(kind).column_attrs)
-    return {name: getattr(entity, name) for name in names}
+    row = {name: getattr(entity, name) for name in names}
+    entity.__dict__.update(row)  # a scalar default stands in the class until somebody writes it
+    return row

@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, func, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import ColumnElement
 
 from stabilize.errors import ConfigurationError
+from stabilize.models import EventRecord
+
+LAST_SEQUENCE = select(func.coalesce(func.max(EventRecord.sequence), 0))
 
 
 class Backend:
@@ -79,6 +82,13 @@ class Backend:
     def take_hint(self) -> tuple[str, str] | None:
         """An index hint (text, dialect) for the statement that takes due messages."""
         return None
+
+    def frontier(self, connection: Connection) -> int:
+        """The event sequence up to which nothing can still come; 0 when there are no events.
+
+        `connection` is in a READ COMMITTED transaction of its own that ends right after this.
+        """
+        return int(connection.execute(LAST_SEQUENCE).scalar_one())
 
     # --- waking -----------------------------------------------------------------------------
 

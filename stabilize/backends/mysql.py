@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from sqlalchemy import BigInteger, Engine, create_engine, func, literal_column
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Engine,
+    create_engine,
+    func,
+    literal_column,
+    select,
+)
+from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import ColumnElement
 
 from stabilize.backends.base import Backend, register_backend
+from stabilize.models import EventFence
 
 _TROUBLE_CODES = {
     1020,  # record changed since last read
@@ -64,6 +74,16 @@ class MySQLBackend(Backend):
         return func.floor(
             func.unix_timestamp(func.now(literal_column("3"))) * 1000, type_=BigInteger
         )
+
+    def frontier(self, connection: Connection) -> int:
+        """Get the fence to ourselves for a moment: whoever holds a number has ended by then."""
+        fence = select(EventFence.id).where(EventFence.id == 1).with_for_update()
+        if connection.execute(fence).first() is None:
+            connection.execute(
+                mysql.insert(EventFence).values(id=1, value=0, updated_at=0)
+                .on_duplicate_key_update(value=EventFence.value)
+            )
+        return super().frontier(connection)
 
     def take_hint(self) -> tuple[str, str] | None:
         # a sort would lock every due message before LIMIT; the index in order locks what it takes

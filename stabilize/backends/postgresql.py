@@ -14,6 +14,14 @@ from stabilize.backends.base import Backend, register_backend
 
 _TROUBLE_CLASSES = ("08", "40", "53", "55", "57", "58")
 
+_LOWEST_FENCE = text(
+    """SELECT min(((classid::bigint & 65535) << 32) | objid::bigint) FROM pg_locks
+    WHERE locktype = 'advisory' AND objsubid = 1
+      AND (classid::bigint >> 16) = (CAST(CAST(:events AS regclass) AS oid)::bigint & 32767)
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+)
+"""The writers of events hold shared advisory locks whose keys tell their bounds (`events.md`)."""
+
 
 @register_backend
 class PostgresBackend(Backend):
@@ -43,6 +51,19 @@ class PostgresBackend(Backend):
     def now(self) -> ColumnElement[int]:
         # statement_timestamp, not clock_timestamp: a volatile one would keep the index unused
         return cast(func.extract("epoch", func.statement_timestamp()) * 1000, BigInteger)
+
+    def frontier(self, connection: Connection) -> int:
+        """The last number, or the lowest bound that an open writer has announced.
+
+        In this order: a number seen by the first statement was drawn under a fence, which is
+        either still held at the second, or its event is visible to whatever reads after that.
+        """
+        last = super().frontier(connection)
+        translated = connection.get_execution_options().get("schema_translate_map") or {}
+        schema = translated.get(None)
+        events = f'"{schema}".stabilize_events' if schema else "stabilize_events"
+        lowest = connection.execute(_LOWEST_FENCE, {"events": events}).scalar()
+        return last if lowest is None else min(last, int(lowest))
 
     def notify(self, engine: Engine, channel: str) -> None:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

@@ -59,7 +59,7 @@ class JoinRule:
 
 def counts_as(kind: TokenKind, rule: JoinRule) -> TokenKind:
     """What a token of `kind` is to a join with this rule."""
-    waits_for_all = rule.type in (JoinType.AND, JoinType.OR)
+    waits_for_all = rule.type in (JoinType.AND, JoinType.OR) or _is_and(rule)
     if kind is HALT:
         return HALT if waits_for_all else DEAD
     if kind is FAILED:
@@ -78,35 +78,58 @@ def _is_and(rule: JoinRule) -> bool:
     return rule.type is JoinType.N_OF_M and rule.threshold == 0
 
 
+_RANK = (LIVE, FAILED, HALT, DEAD)
+
+
 @dataclass
 class Tally:
-    """The tokens that lie before one join, in one thread: counted by edge as they come.
+    """The tokens that lie before one join, in one thread, counted as they come.
 
-    `fired` counts the starts since the join was last reset.
+    `live`, `dead`, `failed` and `halt` count edges by the best that came on them, `arrivals` the
+    live tokens themselves. `fired` counts the starts since the join was last reset.
     """
 
     edges: int
-    seen: dict[str, int] = field(default_factory=dict)
-    live: int = 0
-    dead: int = 0
-    failed: int = 0
-    halt: int = 0
+    best: dict[str, TokenKind] = field(default_factory=dict)
+    arrivals: int = 0
     fired: int = 0
-    lost: list[str] = field(default_factory=list)
     came_live: list[str] = field(default_factory=list)
+    counts: dict[TokenKind, int] = field(default_factory=lambda: dict.fromkeys(_RANK, 0))
 
     def add(self, edge: str, kind: TokenKind, count: int = 1, *, consumed: int = 0) -> None:
         """Count `count` more tokens on `edge`, of which `consumed` have started the stage."""
-        self.seen[edge] = self.seen.get(edge, 0) + count
-        name = kind.name.lower()
-        setattr(self, name, getattr(self, name) + count)
+        known = self.best.get(edge)
+        if known is None or _RANK.index(kind) < _RANK.index(known):
+            if known is not None:
+                self.counts[known] -= 1
+            self.best[edge] = kind
+            self.counts[kind] += 1
         self.fired += consumed
-        (self.came_live if kind is LIVE else self.lost).append(edge)
+        if kind is LIVE:
+            self.arrivals += count
+            self.came_live.append(edge)
+
+    @property
+    def live(self) -> int:
+        return self.counts[LIVE]
+
+    @property
+    def failed(self) -> int:
+        return self.counts[FAILED]
+
+    @property
+    def halt(self) -> int:
+        return self.counts[HALT]
+
+    @property
+    def lost(self) -> list[str]:
+        """The edges that brought nothing."""
+        return [edge for edge, kind in self.best.items() if kind is not LIVE]
 
     @property
     def missing(self) -> int:
         """How many edges have brought nothing yet."""
-        return self.edges - len(self.seen)
+        return self.edges - len(self.best)
 
 
 def _nothing_came(tally: Tally) -> Decision:
@@ -127,21 +150,21 @@ def and_join(tally: Tally, rule: JoinRule) -> Decision:
 
 def xor_join(tally: Tally, rule: JoinRule) -> Decision:
     """Pass the one live branch on; a second one is a fault of the definition (WCP-5)."""
-    if tally.live > 1:
+    if tally.arrivals > 1:
         first, second = tally.came_live[0], tally.came_live[-1]
         return Decision(
             Verdict.FAIL,
             reason=f"two branches reached an XOR join: {first!r} and {second!r}. "
             "Use JoinType.MULTI_MERGE to run once for each, or an XOR split before it",
         )
-    if tally.live > tally.fired:
+    if tally.arrivals > tally.fired:
         return FIRE
     return WAIT if tally.fired or tally.missing else _nothing_came(tally)
 
 
 def multi_merge(tally: Tally, rule: JoinRule) -> Decision:
     """Fire for each live arrival (WCP-8)."""
-    if tally.live > tally.fired:
+    if tally.arrivals > tally.fired:
         return FIRE
     return WAIT if tally.fired or tally.missing else _nothing_came(tally)
 
@@ -168,7 +191,7 @@ def counting_join(tally: Tally, rule: JoinRule) -> Decision:
 
 def thread_merge(tally: Tally, rule: JoinRule) -> Decision:
     """Fire for every `threshold` live arrivals of the edge (WCP-41)."""
-    return FIRE if tally.live >= rule.needed else WAIT
+    return FIRE if tally.arrivals >= rule.needed else WAIT
 
 
 JOINS: dict[JoinType, Callable[[Tally, JoinRule], Decision]] = {

@@ -2,35 +2,60 @@
 
 from __future__ import annotations
 
-import hashlib
+import threading
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Table, insert
+from sqlalchemy import Connection, bindparam, select
 
-from stabilize.clock import utc_now
-from stabilize.events.base import EntityType, Event, EventMetadata, EventType
-from stabilize.models import EventRecord, StageExecution, TaskExecution, Workflow
-from stabilize.types import encode
+from stabilize.database import Database, Joinable
+from stabilize.events.base import EntityType, Event, EventType
+from stabilize.events.bus import EventBus, get_event_bus
+from stabilize.events.by_hand import ENTITY_TYPE, Entity, Recording
+from stabilize.events.context import get_event_metadata
+from stabilize.events.relay import Relay
+from stabilize.events.rows import EVENTS, Draft, inserter_for
+from stabilize.events.snapshots import SnapshotStore
+from stabilize.events.store import EventStore, SqlEventStore
+from stabilize.types import plain
 
 if TYPE_CHECKING:
     from stabilize.queue.messages import Message
 
-_EVENTS: Table = EventRecord.__table__  # type: ignore[assignment]
-_ENTITY_TYPE: dict[type, EntityType] = {
-    Workflow: EntityType.WORKFLOW,
-    StageExecution: EntityType.STAGE,
-    TaskExecution: EntityType.TASK,
-}
 
+class EventRecorder(Recording):
+    """Records what happens: in the turn's own transaction, and by hand with `record_...`.
 
-class EventRecorder:
-    """Records what happens."""
+    Events of a turn always go into the database of the engine. When `event_store` is on another
+    one, they are copied there after the commit, in order and once each. With `snapshots`,
+    workflows are snapshotted by its policy while they run.
+    """
+
+    def __init__(
+        self,
+        event_store: EventStore,
+        publish_to_bus: bool = True,
+        *,
+        bus: EventBus | None = None,
+        snapshots: SnapshotStore | None = None,
+    ) -> None:
+        self.event_store = event_store
+        self.publish_to_bus = publish_to_bus
+        self.snapshots = snapshots
+        self._bus = bus
+        self._relays: dict[str, Relay] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def bus(self) -> EventBus:
+        return self._bus or get_event_bus()
+
+    # --- for the turn -----------------------------------------------------------------------
 
     def draft(
         self,
         event_type: EventType,
-        entity: Workflow | StageExecution | TaskExecution,
+        entity: Entity,
         data: dict[str, Any],
         *,
         workflow_id: str,
@@ -38,65 +63,123 @@ class EventRecorder:
         cause: Message | None,
         handler: str | None,
         actor: str = "system",
-    ) -> Event:
+    ) -> Draft:
         """An event of this turn, not stored yet."""
-        return Event(
-            event_type=event_type,
-            timestamp=timestamp,
-            entity_type=_ENTITY_TYPE[type(entity)],
-            entity_id=entity.id,
-            workflow_id=workflow_id,
-            version=entity.event_version,
-            data=data,
-            metadata=EventMetadata(
-                correlation_id=workflow_id,
-                causation_id=None if cause is None else cause.message_id,
-                actor=actor,
-                source_handler=handler,
-            ),
+        return Draft(
+            event_type,
+            ENTITY_TYPE[type(entity)],
+            entity.id,
+            workflow_id,
+            entity.event_version,
+            data,
+            timestamp,
+            None if cause is None else cause.message_id,
+            handler,
+            actor,
         )
 
-    def append(self, connection: Connection, events: list[Event]) -> list[Event]:
-        """Store the events of a turn, within its transaction."""
-        connection.execute(insert(_EVENTS), [record_values(event) for event in events])
-        return events
+    def append(self, connection: Connection, drafts: list[Draft]) -> list[Event]:
+        """Store the events of a turn, within its transaction.
 
-    def publish(self, events: list[Event]) -> None:
-        """Tell the subscribers of this process; called after the commit."""
+        Returns them with their sequences if anybody wants to hear of them, else nothing.
+        """
+        inserter_for(connection).drafts(connection, drafts)
+        wanted = self.publish_to_bus and self.bus.has_listeners
+        if not wanted and self.snapshots is None and not self._is_elsewhere(connection):
+            return []
+        return [
+            draft.to_event(sequence)
+            for draft, sequence in zip(drafts, _sequences(connection, drafts), strict=True)
+        ]
+
+    def _is_elsewhere(self, connection: Connection) -> bool:
+        return (
+            not isinstance(self.event_store, SqlEventStore)
+            or self.event_store.database.engine is not connection.engine
+        )
+
+    def publish(self, events: list[Event], database: Database | None = None) -> None:
+        """Tell the subscribers of this process, after the commit; wake relay and snapshots."""
+        if self.publish_to_bus:
+            self.bus.publish_batch(events)
+        if database is None:
+            return
+        relay = self._relay_of(database)
+        if relay is not None:
+            relay.wake()
+        if self.snapshots is not None:
+            self.snapshots.observe(events, database)
+
+    def drain(self, database: Database, timeout: float) -> bool:
+        """Wait until the event store has all that `database` has now; no after `timeout` seconds.
+
+        Nothing is to be done when it is that very database.
+        """
+        relay = self._relay_of(database)
+        return relay is None or relay.drain(timeout)
+
+    def close(self) -> None:
+        """Stop the relays; what they have not copied is copied by the next process."""
+        with self._lock:
+            relays, self._relays = list(self._relays.values()), {}
+        for relay in relays:
+            relay.close()
+
+    def _relay_of(self, database: Database) -> Relay | None:
+        store = self.event_store
+        if isinstance(store, SqlEventStore) and store.database.identity == database.identity:
+            return None
+        relay = self._relays.get(database.identity)
+        if relay is None:
+            with self._lock:
+                relay = self._relays.get(database.identity)
+                if relay is None:
+                    relay = self._relays[database.identity] = Relay(database, store)
+        return relay
+
+    # --- by hand ----------------------------------------------------------------------------
+
+    def record(
+        self,
+        event_type: EventType,
+        entity_type: EntityType,
+        entity_id: str,
+        workflow_id: str,
+        data: dict[str, Any] | None = None,
+        *,
+        connection: Joinable | None = None,
+    ) -> Event:
+        """Store one event of your own, in your transaction or one of its own, and publish it.
+
+        In your transaction (`connection`, on the event store's database) it is not published: it
+        may yet be rolled back.
+        """
+        event = Event(
+            event_type=event_type,
+            entity_type=entity_type,
+            entity_id=entity_id,
+            workflow_id=workflow_id,
+            data=plain(data or {}, event_type.value),
+            metadata=get_event_metadata(workflow_id, type(self).__name__),
+        )
+        stored = self.event_store.append(event, connection)
+        if connection is None and self.publish_to_bus:
+            self.bus.publish(stored)
+        return stored
 
 
-def record_values(event: Event) -> dict[str, Any]:
-    """The row of an event, with the columns that reports ask for."""
-    data = event.data
-    content = encode([event.event_type.value, event.entity_type.value, event.entity_id, data])
-    return {
-        "event_id": event.event_id,
-        "event_type": event.event_type.value,
-        "timestamp": event.timestamp,
-        "recorded_at": utc_now(),
-        "entity_type": event.entity_type.value,
-        "entity_id": event.entity_id,
-        "workflow_id": event.workflow_id,
-        "version": event.version,
-        "data": data,
-        "schema_version": event.schema_version,
-        "correlation_id": event.metadata.correlation_id,
-        "causation_id": event.metadata.causation_id,
-        "actor": event.metadata.actor,
-        "source_handler": event.metadata.source_handler,
-        "entity_name": data.get("name"),
-        "ref_id": data.get("ref_id"),
-        "stage_type": data.get("type") if event.entity_type is EntityType.STAGE else None,
-        "implementing_class": data.get("implementing_class"),
-        "stage_id": data.get("stage_id"),
-        "status": data.get("status"),
-        "duration_ms": data.get("duration_ms"),
-        "attempt": data.get("attempt"),
-        "error": data.get("error"),
-        "content_hash": hashlib.sha256(content.encode()).hexdigest(),
-    }
+def _sequences(connection: Connection, drafts: list[Draft]) -> list[int]:
+    found: dict[str, int] = {}
+    for start in range(0, len(drafts), 500):
+        ids = [draft.event_id for draft in drafts[start : start + 500]]
+        rows = connection.execute(_SEQUENCES, {"ids": ids})
+        found.update((event_id, sequence) for event_id, sequence in rows)
+    return [found[draft.event_id] for draft in drafts]
 
 
+_SEQUENCES = select(EVENTS.c.event_id, EVENTS.c.sequence).where(
+    EVENTS.c.event_id.in_(bindparam("ids", expanding=True))
+)
 _recorder: EventRecorder | None = None
 
 
@@ -106,5 +189,13 @@ def get_event_recorder() -> EventRecorder | None:
 
 
 def set_event_recorder(recorder: EventRecorder | None) -> None:
-    global _recorder
-    _recorder = recorder
+    """Put `recorder` in force in place of the one before, which is closed."""
+    global _recorder  # noqa: PLW0603 (the seed's global recorder)
+    before, _recorder = _recorder, recorder
+    if before is not None and before is not recorder:
+        before.close()
+
+
+def reset_event_recorder() -> None:
+    """Turn event sourcing off."""
+    set_event_recorder(None)

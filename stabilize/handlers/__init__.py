@@ -6,7 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from stabilize.handlers.base import Handler, StabilizeHandler
-from stabilize.handlers.control import CancelStageHandler
+from stabilize.handlers.control import CancelRegionHandler, CancelStageHandler
+from stabilize.handlers.instances import (
+    AddMultiInstanceHandler,
+    CancelMultiInstanceHandler,
+    CompleteMultiInstanceHandler,
+    InstanceEndedHandler,
+    SpawnInstancesHandler,
+)
 from stabilize.handlers.jump import JumpToStageHandler, RestartStageHandler
 from stabilize.handlers.signal import SignalStageHandler
 from stabilize.handlers.stage import (
@@ -36,8 +43,14 @@ from stabilize.queue.messages import Message
 from stabilize.turn import Turn
 
 DEFAULT_HANDLERS: tuple[type[Handler[Any]], ...] = (
+    AddMultiInstanceHandler,
+    CancelMultiInstanceHandler,
+    CancelRegionHandler,
     CancelStageHandler,
     CancelWorkflowHandler,
+    CompleteMultiInstanceHandler,
+    InstanceEndedHandler,
+    SpawnInstancesHandler,
     CompleteStageHandler,
     CompleteTaskHandler,
     CompleteWorkflowHandler,

@@ -7,11 +7,23 @@ from stabilize.handlers.flow import Arrival, put
 from stabilize.handlers.lifecycle import complete_if_idle, withdraw
 from stabilize.handlers.signal import reached_run
 from stabilize.net import is_active
-from stabilize.queue.messages import CancelStage, ContinueParentStage
+from stabilize.queue.messages import CancelRegion, CancelStage, ContinueParentStage
 from stabilize.status import TokenKind, WorkflowStatus
 from stabilize.turn import Turn
 
 S = WorkflowStatus
+
+
+class CancelRegionHandler(Handler[CancelRegion]):
+    """Withdraw every stage of a region; the rest decides the outcome (WCP-25)."""
+
+    def handle(self, message: CancelRegion, turn: Turn) -> None:
+        net = turn.net(message)
+        turn.reader.everything(net)
+        for stage in list(net.runs()):
+            if stage.cancel_region == message.region and not stage.status.is_complete:
+                reason = f"region {message.region!r} was canceled"
+                turn.push(CancelStage.of(stage, user=message.user, reason=reason))
 
 
 class CancelStageHandler(Handler[CancelStage]):

@@ -20,8 +20,8 @@ from stabilize.dag.joins import (
 )
 from stabilize.events.base import EventType
 from stabilize.models import StageExecution, TaskExecution, Token
-from stabilize.net import Net
-from stabilize.queue.messages import FailStage, StartStage
+from stabilize.net import Net, is_active
+from stabilize.queue.messages import CancelStage, FailStage, StartStage
 from stabilize.status import JoinType, StagePhase, TokenKind, WorkflowStatus
 from stabilize.turn import Turn
 
@@ -57,16 +57,15 @@ _CONSUME_ALL = (
     )
 )
 _CLOSE = update(_TABLE).where(_OPEN).values(closed=True)
-_CONSUME_ONE = (
-    update(_TABLE)
-    .where(
-        Token.workflow_id == bindparam("b_workflow"),
-        Token.source_id == bindparam("b_source"),
-        Token.downstream_ref_id == bindparam("b_ref"),
-        Token.ordinal == bindparam("b_ordinal"),
-    )
-    .values(consumer_id=bindparam("b_consumer"), closed=True)
+_ONE = and_(
+    Token.workflow_id == bindparam("b_workflow"),
+    Token.source_id == bindparam("b_source"),
+    Token.downstream_ref_id == bindparam("b_ref"),
+    Token.ordinal == bindparam("b_ordinal"),
 )
+_CONSUME_ONE = update(_TABLE).where(_ONE).values(consumer_id=bindparam("b_consumer"), closed=True)
+_CLOSE_ONE = update(_TABLE).where(_ONE).values(closed=True)
+_MARK = update(_TABLE).where(_ONE).values(consumer_id=bindparam("b_consumer"))
 
 
 @dataclass(frozen=True)
@@ -201,6 +200,24 @@ def _join(
         tally = tallies[thread] = Tally(edges=len(net.upstream[target.ref_id]))
     tally.add(arrival.source.ref_id, kind)
     _write(turn, arrival, kind)
+    while _settle(turn, net, arrival, target, rule, tally, wave):
+        target = net.newest[target.ref_id]
+        again = turn.reader.tallies(net, target.ref_id).get(thread)
+        if again is None:
+            return
+        tally = again
+
+
+def _settle(
+    turn: Turn,
+    net: Net,
+    arrival: Arrival,
+    target: StageExecution,
+    rule: JoinRule,
+    tally: Tally,
+    wave: deque[Arrival],
+) -> bool:
+    """Carry out one decision of a join; say whether tokens kept may lead to another."""
     decision = decide(tally, rule)
     if decision.verdict is Verdict.FIRE:
         _fire(turn, net, arrival, target, rule, tally)
@@ -208,8 +225,9 @@ def _join(
         _fail(turn, net, target, arrival, decision)
     elif decision.verdict is Verdict.PASS and decision.passes is not None:
         _pass_over(turn, net, target, decision.passes, arrival.thread, wave)
-    if decision.verdict is not Verdict.WAIT or tally.fired:
-        _reset(turn, net, arrival, target, rule, thread, tallies, decision)
+    if decision.verdict is Verdict.WAIT and not tally.fired:
+        return False
+    return _reset(turn, net, arrival, target, rule, tally, decision)
 
 
 def _fire(
@@ -244,19 +262,26 @@ def _fire(
         scope = {**_scope(arrival, target), "b_consumer": run.id}
         turn.run_later(_CONSUME_ALL if at_once else _CONSUME, scope)
     else:
-        _consume_oldest(turn, net, target, rule, tally, run)
+        _consume_oldest(turn, net, target, rule, run)
+    if rule.rest == "cancel":
+        _withdraw_branches(turn, net, target, tally)
 
 
-_MARK = (
-    update(_TABLE)
-    .where(
-        Token.workflow_id == bindparam("b_workflow"),
-        Token.source_id == bindparam("b_source"),
-        Token.downstream_ref_id == bindparam("b_ref"),
-        Token.ordinal == bindparam("b_ordinal"),
-    )
-    .values(consumer_id=bindparam("b_consumer"))
-)
+def _withdraw_branches(turn: Turn, net: Net, target: StageExecution, tally: Tally) -> None:
+    """The join has what it needs: end what is still under way on its other branches."""
+    waiting = [ref_id for ref_id in net.upstream[target.ref_id] if ref_id not in tally.best]
+    seen = set(waiting)
+    while waiting:
+        ref_id = waiting.pop()
+        run = turn.reader.newest(net, ref_id)
+        assert run is not None
+        if is_active(run):
+            reason = f"the join {target.ref_id!r} has the branches it needs"
+            turn.push(CancelStage.of(run, user="system", reason=reason))
+        elif run.phase is StagePhase.WAITING:
+            further = set(net.upstream.get(ref_id, ())) - seen
+            seen |= further
+            waiting.extend(further)
 
 
 def _consume_oldest(
@@ -264,8 +289,7 @@ def _consume_oldest(
     net: Net,
     target: StageExecution,
     rule: JoinRule,
-    tally: Tally,
-    run: StageExecution,
+    run: StageExecution | None,
 ) -> None:
     """Take one token of each edge (a kept AND), or so many of the one edge (a thread merge)."""
     turn.write_rows()
@@ -291,7 +315,7 @@ def _consume_oldest(
                 "b_source": source_id,
                 "b_ref": target.ref_id,
                 "b_ordinal": ordinal,
-                "b_consumer": run.id if kind is TokenKind.LIVE else None,
+                "b_consumer": run.id if run and kind is TokenKind.LIVE else None,
             },
         )
     turn.write_rows()
@@ -305,18 +329,55 @@ def _reset(
     arrival: Arrival,
     target: StageExecution,
     rule: JoinRule,
-    thread: str,
-    tallies: dict[str, Tally],
+    tally: Tally,
     decision: Decision,
-) -> None:
-    tally = tallies.get(thread)
-    if tally is None or not rule.matches_threads:
-        return
+) -> bool:
+    """Begin the next round of a join where this one is over; say whether tokens were kept."""
     passed = decision.verdict in (Verdict.PASS, Verdict.FAIL)
-    if passed or resets(tally, rule):
-        if passed or rule.type not in (JoinType.AND, JoinType.OR):
-            turn.run_later(_CLOSE, _scope(arrival, target))
-        del tallies[thread]
+    if not rule.matches_threads:
+        if passed:
+            _consume_oldest(turn, net, target, rule, None)
+        return decision.verdict is not Verdict.WAIT
+    if not (passed or resets(tally, rule)):
+        return False
+    if rule.rest == "block":
+        _close_round(turn, net, target, arrival)
+        return True
+    if passed or rule.type not in (JoinType.AND, JoinType.OR):
+        turn.run_later(_CLOSE, _scope(arrival, target))
+    net.tallies[target.ref_id].pop(arrival.thread, None)
+    return False
+
+
+def _close_round(turn: Turn, net: Net, target: StageExecution, arrival: Arrival) -> None:
+    """Close the oldest token of each edge: what came after it on that edge counts from now on."""
+    turn.write_rows()
+    tokens = turn.session.execute(
+        select(Token.source_id, Token.ordinal, Token.upstream_ref_id)
+        .where(
+            Token.workflow_id == net.workflow.id,
+            Token.downstream_ref_id == target.ref_id,
+            Token.thread == arrival.thread,
+            Token.closed.is_(False),
+        )
+        .order_by(Token.consumer_id.is_(None), Token.source_id, Token.ordinal)
+    ).all()
+    seen: set[str] = set()
+    for source_id, ordinal, upstream in tokens:
+        if upstream not in seen:
+            seen.add(upstream)
+            turn.run_later(
+                _CLOSE_ONE,
+                {
+                    "b_workflow": net.workflow.id,
+                    "b_source": source_id,
+                    "b_ref": target.ref_id,
+                    "b_ordinal": ordinal,
+                },
+            )
+    turn.write_rows()
+    net.tallies.pop(target.ref_id, None)
+    net.tokens_known = False
 
 
 def _scope(arrival: Arrival, target: StageExecution) -> dict[str, Any]:

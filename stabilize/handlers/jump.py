@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import bindparam, select, update
 
 from stabilize.events.base import EventType
+from stabilize.handlers.admission import forget_choices, leave
 from stabilize.handlers.base import Handler
 from stabilize.handlers.concurrency import take_slot
 from stabilize.handlers.flow import Arrival, activate, new_run, put
@@ -108,6 +109,7 @@ def _leave(turn: Turn, net: Net, source: StageExecution, message: JumpToStage) -
         context={**source.context, **message.jump_context},
     )
     turn.set(net.workflow, open_runs=net.workflow.open_runs - 1)
+    leave(turn, net, source)
     if source.context.get("stageTimeoutMs") is not None:
         turn.purge(source.workflow_id, source.id)
 
@@ -164,6 +166,7 @@ def reopen(
         turn.run_later(_DISCARD, {"b_workflow": net.workflow.id, "b_ref": ref_id})
         if run.phase is not StagePhase.WAITING:
             new_run(turn, net, run, opens=1)
+    forget_choices(turn, [run for run in net.stages.values() if run.ref_id in part])
     turn.write_rows()
     fresh = turn.reader.newest(net, target.ref_id)
     assert fresh is not None

@@ -10,6 +10,7 @@ from stabilize.dag.expressions import ExpressionError
 from stabilize.dag.outcome import TOKEN_OF
 from stabilize.dag.splits import NoBranchError, SplitRule, split
 from stabilize.events.base import EventType
+from stabilize.handlers.admission import leave
 from stabilize.handlers.concurrency import release_slot
 from stabilize.handlers.context import names_for
 from stabilize.handlers.flow import Arrival, activate, branch_of, failure_is_absorbed, put
@@ -20,7 +21,9 @@ from stabilize.queue.messages import (
     CompleteStage,
     CompleteWorkflow,
     ContinueParentStage,
+    InstanceEnded,
     RunHook,
+    StageLevel,
     StartTask,
 )
 from stabilize.status import (
@@ -82,8 +85,7 @@ def finish_stage(
     if stage.parent_stage_id is not None:
         if status is not S.TERMINAL:
             put(turn, net, arrivals)
-        turn.push(ContinueParentStage(execution_id=stage.workflow_id,
-                                      stage_id=stage.parent_stage_id))
+        turn.push(_news_for_parent(stage, stage.parent_stage_id))
     elif status is S.TERMINAL and not failure_is_absorbed(turn, net, stage):
         end_workflow(turn, net, S.TERMINAL)
     elif status is S.TERMINAL:
@@ -98,10 +100,36 @@ def finish_stage(
     complete_if_idle(turn, net)
 
 
+def _news_for_parent(stage: StageExecution, parent_id: str) -> StageLevel:
+    ids = {"execution_id": stage.workflow_id, "stage_id": parent_id}
+    if stage.synthetic_stage_owner is SyntheticStageOwner.INSTANCE:
+        return InstanceEnded(**ids, instance_id=stage.id)
+    return ContinueParentStage(**ids)
+
+
 def complete_if_idle(turn: Turn, net: Net) -> None:
     """Have the workflow completed when nothing of it is left open."""
-    if net.workflow.open_runs == 0 and not net.workflow.status.is_complete:
-        turn.push(CompleteWorkflow(execution_id=net.workflow.id))
+    workflow = net.workflow
+    if workflow.status.is_complete:
+        return
+    if workflow.open_runs == 0:
+        turn.push(CompleteWorkflow(execution_id=workflow.id))
+    elif net.has_gates:
+        _end_if_deadlocked(turn, net)
+
+
+def _end_if_deadlocked(turn: Turn, net: Net) -> None:
+    """End a workflow in which every open run waits for another one (WCP-11)."""
+    waiting = [s for s in net.stages.values() if s.waits_for and is_active(s)]
+    if len(waiting) < net.workflow.open_runs or any(
+        str(stage.waits_for).startswith("trigger:") for stage in waiting
+    ):
+        return
+    reason = "; ".join(f"{s.ref_id!r} waits for {s.waits_for}" for s in waiting)
+    error = f"nothing can go on: {reason}"
+    turn.record(EventType.WORKFLOW_DEADLOCKED, net.workflow, reason=reason, error=error)
+    turn.set(net.workflow, context={**net.workflow.context, "error": error})
+    end_workflow(turn, net, S.TERMINAL, error=error)
 
 
 def _close(
@@ -119,6 +147,7 @@ def _close(
         detail |= {"error": error or error_of(stage), "duration_ms": duration}
     turn.record(kind, stage, **describe(stage), **detail, **_without(event, detail))
     _clean_up(turn, net, stage)
+    leave(turn, net, stage)
 
 
 def _without(event: dict[str, Any], taken: dict[str, Any]) -> dict[str, Any]:
@@ -223,6 +252,8 @@ def withdraw(
     else:
         turn.set(stage, status=unstarted, phase=StagePhase.ENDED)
         turn.set(net.workflow, open_runs=net.workflow.open_runs - 1)
+        turn.set(stage, waits_for=None)
+        leave(turn, net, stage)
         if unstarted is S.SKIPPED:
             turn.record(EventType.STAGE_SKIPPED, stage, **describe(stage), reason="Withdrawn")
     for task in hooks:

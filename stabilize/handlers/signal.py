@@ -11,8 +11,9 @@ from stabilize.events.base import EventType
 from stabilize.handlers.base import Handler
 from stabilize.models import BufferedSignal, StageExecution
 from stabilize.net import Net
-from stabilize.queue.messages import RunTask, SignalStage
-from stabilize.status import WorkflowStatus
+from stabilize.models.triggers import Signal
+from stabilize.queue.messages import RunTask, SignalStage, StartStage
+from stabilize.status import StagePhase, WorkflowStatus
 from stabilize.turn import Turn
 
 S = WorkflowStatus
@@ -49,6 +50,11 @@ class SignalStageHandler(Handler[SignalStage]):
         if stage.status is S.SUSPENDED and not net.workflow.status.is_complete:
             _wake(turn, net, stage, message)
             return
+        if _triggers(stage, message):
+            sent = _values(message.signal_name, message.signal_data)
+            turn.set(stage, delivered={**stage.delivered, **sent})
+            turn.push(StartStage.of(stage, triggered=True))
+            return
         kept = stage.delivered.get(COUNT, 0)
         if (
             message.persistent
@@ -66,6 +72,13 @@ class SignalStageHandler(Handler[SignalStage]):
             signal_name=message.signal_name,
             reason=_why(message, stage, kept),
         )
+
+
+def _triggers(stage: StageExecution, message: SignalStage) -> bool:
+    """The stage has its tokens and waits for this very signal to begin."""
+    trigger = stage.trigger
+    waits = stage.waits_for == f"trigger:{stage.ref_id}" and stage.phase is StagePhase.READY
+    return waits and isinstance(trigger, Signal) and trigger.name == message.signal_name
 
 
 def _why(message: SignalStage, stage: StageExecution, kept: int) -> str:

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy import select
+
 from stabilize.dag.expressions import ExpressionError, compile_expression
 from stabilize.dag.outcome import stage_outcome
 from stabilize.events.base import EventType
+from stabilize.handlers.admission import PassOver, Wait, Withdraw, admit, announce, is_gated
 from stabilize.handlers.base import Handler
 from stabilize.handlers.context import names_for
 from stabilize.handlers.flow import add_run
+from stabilize.handlers.instances import open_group
 from stabilize.handlers.lifecycle import (
+    complete_if_idle,
     describe,
     finish_stage,
     run_next_phase,
     start_owned,
     withdraw,
 )
+from stabilize.handlers.signal import take_buffered_signal
 from stabilize.models import StageExecution
+from stabilize.models.triggers import Timer
 from stabilize.net import Net, is_active
 from stabilize.queue.messages import (
+    CancelStage,
     CompleteStage,
     ContinueParentStage,
     FailStage,
@@ -28,12 +36,14 @@ from stabilize.queue.messages import (
     StageDeadline,
     StartStage,
 )
+from stabilize.queue.queue import MESSAGES
 from stabilize.stages.builder import StagePlan
 from stabilize.status import StagePhase, SyntheticStageOwner, WorkflowStatus
 from stabilize.turn import Turn
 
 S = WorkflowStatus
 Owner = SyntheticStageOwner
+_LOOK_AGAIN_MS = 200
 
 
 class StartStageHandler(Handler[StartStage]):
@@ -46,6 +56,9 @@ class StartStageHandler(Handler[StartStage]):
         if turn.workflow(message).status is S.PAUSED:
             turn.park(message)
             return
+        if stage.definition.get("withdrawn"):
+            turn.push(CancelStage.of(stage, user="system", reason="withdrawn before it began"))
+            return
         reason = _reason_to_skip(turn, stage)
         if isinstance(reason, ExpressionError):
             turn.push(FailStage.of(stage, error=f"stageEnabled: {reason}"))
@@ -54,11 +67,50 @@ class StartStageHandler(Handler[StartStage]):
             turn.push(SkipStage.of(stage, reason=reason))
             return
         net = turn.net(message)
+        if is_gated(stage) and not _admitted(turn, net, stage, message.triggered):
+            return
         begin(turn, net, stage)
-        if turn.worker.has_builder(stage.type) and not stage.definition.get("planned_tasks"):
+        if stage.mi_config is not None:
+            open_group(turn, net, stage, stage.mi_config)
+        elif turn.worker.has_builder(stage.type) and not stage.definition.get("planned_tasks"):
             turn.push(PlanStage.of(stage))
         else:
             run_next_phase(turn, net, stage)
+
+
+def _admitted(turn: Turn, net: Net, stage: StageExecution, triggered: bool) -> bool:
+    if triggered and not stage.delivered.get("_triggered"):
+        turn.set(stage, delivered={**stage.delivered, "_triggered": True})
+    obstacle = admit(turn, net, stage)
+    match obstacle:
+        case Wait(key):
+            if stage.waits_for is None and key.startswith("trigger:"):
+                if _offer(turn, stage):
+                    return _admitted(turn, net, stage, True)
+            turn.set(
+                stage, waits_for=key, waiting_since=stage.waiting_since or turn.now
+            )
+            complete_if_idle(turn, net)
+        case PassOver(reason):
+            turn.push(SkipStage.of(stage, reason=reason))
+        case Withdraw(reason):
+            turn.push(CancelStage.of(stage, user="system", reason=reason))
+        case None:
+            if stage.waits_for is not None:
+                turn.set(stage, waits_for=None)
+    return obstacle is None
+
+
+def _offer(turn: Turn, stage: StageExecution) -> bool:
+    """Let a trigger come from now on; True when its signal is there already."""
+    if isinstance(stage.trigger, Timer):
+        turn.push(StartStage.of(stage, triggered=True), delay_ms=stage.trigger.milliseconds)
+        return False
+    signal = take_buffered_signal(turn, stage)
+    if signal is None:
+        return False
+    turn.set(stage, delivered={**stage.delivered, **signal})
+    return True
 
 
 def begin(turn: Turn, net: Net, stage: StageExecution) -> None:
@@ -75,6 +127,7 @@ def begin(turn: Turn, net: Net, stage: StageExecution) -> None:
         context=stage.context,
         run=stage.run,
     )
+    announce(turn, net, stage)
     limit = stage.context.get("stageTimeoutMs")
     if isinstance(limit, (int, float)):
         turn.push(StageDeadline.of(stage), delay_ms=max(1, int(limit)))
@@ -118,17 +171,36 @@ class FailStageHandler(Handler[FailStage]):
 
 
 class StageDeadlineHandler(Handler[StageDeadline]):
-    """Fail a stage that has taken longer than its `stageTimeoutMs`."""
+    """Fail a stage that has taken longer than its `stageTimeoutMs`.
+
+    A body at work just now has the same limit where it is executed, which may ask `on_timeout`: it
+    comes first.
+    """
 
     def handle(self, message: StageDeadline, turn: Turn) -> None:
         stage = turn.stage(message)
         if stage.status.is_complete or stage.start_time is None:
+            return
+        if _is_executing(turn, stage):
+            turn.again(message, _LOOK_AGAIN_MS)
             return
         spent, limit = turn.now - stage.start_time, stage.context.get("stageTimeoutMs")
         error = f"Stage exceeded timeout ({spent}ms > {limit}ms)"
         details = {"details": {"error": error, "errors": [error], "transient": False}}
         turn.set(stage, context={**stage.context, "exception": details})
         turn.push(FailStage.of(stage, error=error))
+
+
+def _is_executing(turn: Turn, stage: StageExecution) -> bool:
+    """Say whether a live worker holds the message of one of the stage's tasks."""
+    held = select(MESSAGES.c.id).where(
+        MESSAGES.c.workflow_id == stage.workflow_id,
+        MESSAGES.c.stage_id == stage.id,
+        MESSAGES.c.type == "RunTask",
+        MESSAGES.c.holder.is_not(None),
+        MESSAGES.c.visible_at > turn.now,
+    )
+    return turn.connection.execute(held.limit(1)).first() is not None
 
 
 def _stop_tasks(turn: Turn, net: Net, stage: StageExecution, status: WorkflowStatus) -> None:

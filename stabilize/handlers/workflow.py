@@ -11,7 +11,7 @@ from stabilize.events.base import EventType
 from stabilize.handlers.base import Handler
 from stabilize.handlers.concurrency import release_slot, take_slot
 from stabilize.handlers.flow import activate
-from stabilize.handlers.lifecycle import end_workflow, record_end
+from stabilize.handlers.lifecycle import complete_if_idle, end_workflow, record_end
 from stabilize.models import PausedDetails, StageExecution, Workflow
 from stabilize.models.queue import PARKED
 from stabilize.net import Net
@@ -233,6 +233,8 @@ class ResumeWorkflowHandler(Handler[ResumeWorkflow]):
         )
         turn.written.left_work = True
         _resume_stages(turn, net)
+        if started:  # its last stage may have ended while it was paused
+            complete_if_idle(turn, net)
 
 
 def _resume_stages(turn: Turn, net: Net) -> None:

@@ -1,7 +1,15 @@
 """The ORM models: every table of the library, on one metadata."""
 
 from stabilize.models.base import metadata
-from stabilize.models.event import EventRecord
+from stabilize.models.event import (
+    EventDeadLetter,
+    EventDelivery,
+    EventFence,
+    EventRecord,
+    EventRelay,
+    SnapshotRecord,
+    SubscriptionRecord,
+)
 from stabilize.models.queue import DeadLetter, QueueMessage, Worker
 from stabilize.models.stage import StageEdge, StageExecution
 from stabilize.models.task import TaskExecution
@@ -9,16 +17,24 @@ from stabilize.models.token import BufferedSignal, Claim, Token
 from stabilize.models.values import MultiInstanceConfig, PausedDetails, Trigger
 from stabilize.models.workflow import Workflow
 
+from stabilize.models import ddl as _ddl  # isort: skip  # it listens to the finished metadata
+
 __all__ = [
     "BufferedSignal",
     "Claim",
     "DeadLetter",
+    "EventDeadLetter",
+    "EventDelivery",
+    "EventFence",
     "EventRecord",
+    "EventRelay",
     "MultiInstanceConfig",
     "PausedDetails",
     "QueueMessage",
+    "SnapshotRecord",
     "StageEdge",
     "StageExecution",
+    "SubscriptionRecord",
     "TaskExecution",
     "Token",
     "Trigger",

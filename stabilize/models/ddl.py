@@ -17,21 +17,22 @@ from stabilize.models.reports import ENGINE_VIEWS, EVENT_VIEWS, create_views, dr
 
 def create_statements(dialect: str, schema: str | None = None) -> list[str]:
     """Everything, in order, for a SQLAlchemy dialect name; `schema` qualifies the names."""
-    prefix = _prefix(schema)
+    prefix = _prefix(dialect, schema)
     return [*_events(dialect, prefix), *create_views(ENGINE_VIEWS, dialect, prefix)]
 
 
 def drop_statements(dialect: str, schema: str | None = None) -> list[str]:
     """What undoes `create_statements`; what is not there is passed over."""
-    prefix = _prefix(schema)
+    prefix = _prefix(dialect, schema)
     return [
         *drop_views((*EVENT_VIEWS, *ENGINE_VIEWS), prefix),
         *drop_guards(dialect, prefix),
     ]
 
 
-def _prefix(schema: str | None) -> str:
-    return f'"{schema}".' if schema else ""
+def _prefix(dialect: str, schema: str | None) -> str:
+    quote = '"' if dialect in ("sqlite", "postgresql") else "`"
+    return f"{quote}{schema}{quote}." if schema else ""
 
 
 def _events(dialect: str, prefix: str) -> list[str]:
@@ -41,7 +42,8 @@ def _events(dialect: str, prefix: str) -> list[str]:
 @event.listens_for(metadata, "after_create")
 def _after_create(_: Any, connection: Connection, tables: Any, **__: Any) -> None:
     created = {table.name for table in tables}
-    dialect, prefix = connection.dialect.name, _prefix(_schema_of(connection))
+    dialect = connection.dialect.name
+    prefix = _prefix(dialect, _schema_of(connection))
     statements: list[str] = []
     if "stabilize_events" in created:
         statements += _events(dialect, prefix)

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from stabilize.clock import new_id
 from stabilize.models.base import PREFIX, TABLE_OPTIONS, Base, RowBase
 from stabilize.models.task import STATUS, TaskExecution
+from stabilize.models.triggers import StageTrigger, trigger_from_dict, trigger_to_dict
 from stabilize.models.values import MultiInstanceConfig, StageStateSnapshot
 from stabilize.status import (
     CONTINUABLE_STATUSES,
@@ -67,6 +68,8 @@ class StageExecution(Base, kw_only=True, eq=False):
     delivered: Mapped[dict[str, Any]] = mapped_column(Json, default_factory=dict)
     start_time: Mapped[int | None] = mapped_column(BigInteger, default=None)
     end_time: Mapped[int | None] = mapped_column(BigInteger, default=None)
+    waits_for: Mapped[str | None] = mapped_column(Identifier(300), default=None)
+    waiting_since: Mapped[int | None] = mapped_column(BigInteger, default=None)
     requisite_stage_ref_ids: Mapped[set[str]] = mapped_column(StringSet, default_factory=set)
     parent_stage_id: Mapped[str | None] = mapped_column(Identifier(), default=None)
     synthetic_stage_owner: Mapped[SyntheticStageOwner | None] = mapped_column(
@@ -91,6 +94,9 @@ class StageExecution(Base, kw_only=True, eq=False):
     milestone_ref_id: str | None = Setting(None)  # type: ignore[assignment]
     milestone_status: str | None = Setting(None)  # type: ignore[assignment]
     deferred_choice_group: str | None = Setting(None)  # type: ignore[assignment]
+    trigger: StageTrigger | None = Setting(  # type: ignore[assignment]
+        None, load=trigger_from_dict, dump=trigger_to_dict
+    )
     cancel_region: str | None = Setting(None)  # type: ignore[assignment]
     end: str | None = Setting(None)  # type: ignore[assignment]
     mi_config: MultiInstanceConfig | None = Setting(  # type: ignore[assignment]

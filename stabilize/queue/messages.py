@@ -77,6 +77,14 @@ class FailWorkflow(WorkflowLevel):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CancelRegion(WorkflowLevel):
+    """Withdraw every stage whose `cancel_region` is `region` (WCP-25)."""
+
+    region: str = ""
+    user: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageLevel(Message):
     """About a stage run."""
 
@@ -89,7 +97,11 @@ class StageLevel(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class StartStage(StageLevel):
+    """Begin a run that has its tokens; `triggered` when its trigger has come as well."""
+
     starts_work: ClassVar[bool] = True
+
+    triggered: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +151,37 @@ class RestartStage(StageLevel):
     """Run a stage that is complete, and what follows it, once more."""
 
     user: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpawnInstances(StageLevel):
+    """Make the next instances of a group, a bounded number at a time."""
+
+    starts_work: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddMultiInstance(StageLevel):
+    """Add one instance to a group that is open (WCP-15, 36)."""
+
+    instance_context: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CancelMultiInstance(StageLevel):
+    """Withdraw the unfinished instances of a group; its branch brings nothing (WCP-26)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompleteMultiInstance(StageLevel):
+    """Withdraw the unfinished instances of a group and go on with what there is (WCP-27)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceEnded(StageLevel):
+    """An instance of the group `stage_id` has ended."""
+
+    instance_id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +249,13 @@ class RunHook(TaskLevel):
 
     task_type: str = ""
     hook: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChildEnded(TaskLevel):
+    """The child workflow that a task started has ended."""
+
+    child_id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

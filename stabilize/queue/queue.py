@@ -13,16 +13,16 @@ from sqlalchemy import (
     Engine,
     Table,
     and_,
+    bindparam,
     delete,
     func,
     insert,
-    literal,
     select,
     update,
 )
 from sqlalchemy.engine import URL
 
-from stabilize.clock import new_id
+from stabilize.clock import new_id, now_ms
 from stabilize.database import Database, Joinable
 from stabilize.errors import ConfigurationError
 from stabilize.models import DeadLetter, QueueMessage, Workflow
@@ -115,6 +115,7 @@ class Queue:
         self.lock_duration = lock_duration
         self.max_attempts = max_attempts
         self.max_deaths = max_deaths
+        self._push_cached: Any = None
         if create_tables:
             self.database.create_tables()
 
@@ -144,24 +145,37 @@ class Queue:
         with self.database.writing(session or connection) as connected:
             self.push_on(connected, message, wait)
 
-    def push_on(self, connection: Connection, message: Message, wait_ms: int = 0) -> None:
-        """Put `message` in the queue within the transaction of `connection`."""
+    def push_on(
+        self,
+        connection: Connection,
+        message: Message,
+        wait_ms: int = 0,
+        *,
+        priority: int | None = None,
+    ) -> None:
+        """Put `message` in the queue within the transaction of `connection`.
+
+        `priority` is the age of its workflow; without it, it is read from there.
+        """
+        push = Push(message=message, id=new_id(), visible_at=wait_ms, priority=priority or 0)
+        values = row_of(push, self.name, 0)
+        if priority is None:
+            age = select(Workflow.created_at).where(Workflow.id == message.execution_id)
+            values["priority"] = connection.execute(age).scalar() or now_ms()
+        connection.execute(self._push_statement(), values)
+
+    def _push_statement(self) -> Any:
+        """An insert whose `visible_at` counts from the database's clock."""
+        if self._push_cached is not None and self.database.clock is None:
+            return self._push_cached
         now = self.database.now()
-        row = row_of(Push(message=message, id=new_id(), visible_at=0, priority=0), self.name, 0)
-        age = (
-            select(Workflow.created_at)
-            .where(Workflow.id == message.execution_id)
-            .scalar_subquery()
-        )
-        del row["visible_at"], row["priority"], row["created_at"]
-        connection.execute(
-            insert(MESSAGES).values(
-                **row,
-                visible_at=now + wait_ms,
-                created_at=now,
-                priority=func.coalesce(age, now),
-            )
-        )
+        values: dict[str, Any] = {
+            column.name: bindparam(column.name, type_=column.type) for column in MESSAGES.columns
+        }
+        values["visible_at"] = now + values["visible_at"]
+        values["created_at"] = now + values["created_at"]
+        self._push_cached = insert(MESSAGES).values(values)
+        return self._push_cached
 
     # --- taking by hand (tests, tools; the processor takes within its turns) -----------------
 
@@ -345,7 +359,7 @@ def bury(connection: Connection, row: Any, reason: str, error: str) -> None:
             reason=reason,
             error=error,
             created_at=row.created_at,
-            moved_at=literal(row.created_at),
+            moved_at=now_ms(),
         )
     )
     logger.error(

@@ -30,13 +30,14 @@ _ATTEMPTS = select(MESSAGES.c.id, MESSAGES.c.attempts).where(
     MESSAGES.c.id.in_(bindparam("ids", expanding=True))
 )
 CONSUME = delete(MESSAGES).where(MESSAGES.c.id.in_(bindparam("ids", expanding=True)))
+_NOBODY_DIED = or_(MESSAGES.c.holder.is_(None), MESSAGES.c.holder == bindparam("by"))
 CLAIM = (
     update(MESSAGES)
     .where(MESSAGES.c.id.in_(bindparam("ids", expanding=True)))
     .values(
         visible_at=bindparam("at"),
         attempts=MESSAGES.c.attempts + 1,
-        deaths=MESSAGES.c.deaths + case((MESSAGES.c.holder.is_(None), 0), else_=1),
+        deaths=MESSAGES.c.deaths + case((_NOBODY_DIED, 0), else_=1),
         holder=bindparam("by"),
     )
 )

@@ -29,10 +29,10 @@ class InheritingContext(dict[str, Any]):
     def fill(self) -> InheritingContext:
         """Read what is inherited, if that has not been done."""
         if self._inherit is not None:
-            inherit, self._inherit = self._inherit, None
-            own = dict(super().items())
+            merged = merge_outputs([self._inherit(), dict(super().items())])
+            self._inherit = None
             super().clear()
-            super().update(merge_outputs([inherit(), own]))
+            super().update(merged)
         return self
 
     def __getitem__(self, key: str) -> Any:

@@ -12,28 +12,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import Connection, event
 
 from stabilize import Database, QueueProcessor, QueueProcessorConfig
-from tests.crash.shapes import Log, builders, queue_at, registry_for
-
-T = TypeVar("T")
-
-
-class AtOnce(Executor):
-    """Runs a body where it is handed in: what a process does is the same each time."""
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        future: Future[T] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except BaseException as error:
-            future.set_exception(error)
-        return future
+from tests.crash.shapes import AtOnce, Log, builders, queue_at, registry_for
 
 
 class Places:
@@ -55,7 +41,7 @@ class Places:
             commit(connection)
             self._pass("after a commit")
 
-        database.engine.dialect.do_commit = watched  # type: ignore[method-assign]
+        database.engine.dialect.do_commit = watched  # type: ignore[method-assign, assignment]
 
     def _before_statement(
         self, connection: Connection, cursor: object, statement: str, *rest: object
@@ -88,6 +74,10 @@ def play(url: str, queue_name: str, log: str, deadly: int, say: Callable[[str], 
     say(str(places.passed))
 
 
+def _write(pipe: int, text: str) -> None:
+    os.write(pipe, text.encode())
+
+
 def serve() -> None:
     for line in sys.stdin:
         reader, writer = os.pipe()
@@ -96,7 +86,7 @@ def serve() -> None:
             os.close(reader)
             failed = 1
             try:
-                play(**json.loads(line), say=lambda text: os.write(writer, text.encode()) and None)
+                play(**json.loads(line), say=partial(_write, writer))
                 failed = 0
             finally:
                 sys.stderr.flush()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Column, MetaData, String, Table, insert
 from sqlalchemy.orm import Session
@@ -29,6 +30,7 @@ from stabilize import (
 from stabilize.stages.builder import Graph, StageDefinitionBuilderFactory
 from stabilize.status import SyntheticStageOwner
 
+T = TypeVar("T")
 LEASE: Final = timedelta(seconds=0.5)
 MAX_DEATHS: Final = 1_000
 """Here it is never the message's fault."""
@@ -45,6 +47,18 @@ ledger = Table(
 def queue_at(url: str, name: str, lease: timedelta = LEASE) -> Queue:
     """A queue whose claims run out soon."""
     return Queue(url, table_name=name, lock_duration=lease, max_deaths=MAX_DEATHS)
+
+
+class AtOnce(Executor):
+    """Runs a body where it is handed in: what a process does is the same each time."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
 
 
 # --- bodies ----------------------------------------------------------------------------------

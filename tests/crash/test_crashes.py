@@ -23,7 +23,16 @@ from stabilize.models import (
     TaskExecution,
     Token,
 )
-from tests.crash.shapes import SHAPES, Log, Shape, builders, ledger, queue_at, registry_for
+from tests.crash.shapes import (
+    SHAPES,
+    AtOnce,
+    Log,
+    Shape,
+    builders,
+    ledger,
+    queue_at,
+    registry_for,
+)
 from tests.support.backends import BackendUnderTest
 
 ROOT: Final = Path(__file__).parent.parent.parent
@@ -36,7 +45,21 @@ class Server:
     """The process that starts those which die."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
+        self._process: subprocess.Popen[str] | None = None
+
+    def play(self, **order: Any) -> dict[str, Any]:
+        """Have a process play; what it said, and how it ended."""
+        process, self._process = self._process or self._start(), None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(order) + "\n")
+        process.stdin.flush()
+        answer: dict[str, Any] = json.loads(process.stdout.readline())
+        self._process = process  # not before: nobody must get the answer to another's order
+        return answer
+
+    def _start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
             [sys.executable, "-m", "tests.crash.child"],
             cwd=ROOT,
             stdin=subprocess.PIPE,
@@ -44,17 +67,9 @@ class Server:
             text=True,
         )
 
-    def play(self, **order: Any) -> dict[str, Any]:
-        """Have a process play; what it said, and how it ended."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return answer
-
     def close(self) -> None:
-        self._process.communicate(timeout=10)
+        if self._process is not None:
+            self._process.communicate(timeout=10)
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +113,7 @@ class Case:
             self.queue,
             QueueProcessorConfig(max_workers=4, poll_frequency_ms=5),
             task_registry=registry_for(self.queue, self.log),
+            executor=AtOnce(),
             builders=builders(),
         ).process_all(timeout=10)
 
@@ -141,7 +157,7 @@ class Case:
                     & (TaskExecution.stage_id == StageExecution.id),
                 ),
                 "tokens": rows(
-                    Token.upstream_ref_id, Token.downstream_ref_id, Token.ordinal, Token.kind,
+                    Token.downstream_ref_id, Token.ordinal, Token.kind,
                     Token.consumer_id.is_(None), Token.closed,
                     where=Token.workflow_id.in_(ids),
                 ),

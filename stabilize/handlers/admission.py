@@ -1,0 +1,241 @@
+"""What a stage may have to wait for before it begins: triggers, milestones, rights.
+
+Mutex: WCP-17 and 40. Section: WCP-39. Milestone: WCP-18. Deferred choice: WCP-16. All of it is
+within one workflow, whose lock the turn holds, so that looking and claiming cannot be torn apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import delete, insert, select
+
+from stabilize.models import Claim, StageExecution
+from stabilize.net import GATES, Net, is_active
+from stabilize.queue.messages import CancelStage, StartStage
+from stabilize.status import VALID_TRANSITIONS, StagePhase, WorkflowStatus
+from stabilize.turn import Turn
+
+S = WorkflowStatus
+
+
+@dataclass(frozen=True)
+class Wait:
+    """The stage waits; `key` says what for, and is called when that changes."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class PassOver:
+    """The moment for the stage has gone; what follows it runs."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Withdraw:
+    """Another stage was chosen; this branch brings nothing."""
+
+    reason: str
+
+
+Obstacle = Wait | PassOver | Withdraw
+
+
+def is_gated(stage: StageExecution) -> bool:
+    """Say whether the definition makes the stage wait for anything but its tokens."""
+    definition = stage.definition
+    return bool(definition) and not GATES.isdisjoint(definition)
+
+
+def admit(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:
+    """Take every right the stage needs to begin, or say what is in its way and take none."""
+    for gate in (_choice, _milestone, _mutex, _section):
+        obstacle = gate(turn, net, stage)
+        if obstacle is not None:
+            return obstacle
+    if stage.mutex_key is not None:
+        _claim(turn, stage, "mutex", stage.mutex_key, stage.id)
+    if stage.section is not None:
+        _claim(turn, stage, "section", stage.section, _component(turn, net, stage))
+    if stage.deferred_choice_group is not None:
+        _choose(turn, net, stage, stage.deferred_choice_group)
+    return None
+
+
+def leave(turn: Turn, net: Net, stage: StageExecution) -> None:
+    """Give back what an ended run held, and call those who wait for it."""
+    if stage.mutex_key is not None:
+        _release(turn, stage, "mutex", stage.mutex_key, stage.id)
+        call(turn, net, f"mutex:{stage.mutex_key}", first_only=True)
+    if stage.section is not None and not _section_is_open(turn, net, stage):
+        _release(turn, stage, "section", stage.section, _component(turn, net, stage))
+        call(turn, net, f"section:{stage.section}")
+    announce(turn, net, stage)
+
+
+def announce(turn: Turn, net: Net, stage: StageExecution) -> None:
+    """The status of a stage has changed: call those for whom it is a milestone."""
+    if stage.definition.get("watched"):
+        call(turn, net, f"milestone:{stage.ref_id}")
+
+
+def call(turn: Turn, net: Net, key: str, *, first_only: bool = False) -> None:
+    """Have the stages that wait for `key` try again, in the order they came."""
+    waiting = [stage for stage in _waiting(turn, net) if stage.waits_for == key]
+    waiting.sort(key=lambda stage: (stage.waiting_since or 0, stage.position))
+    for stage in waiting[:1] if first_only else waiting:
+        turn.push(StartStage.of(stage))
+
+
+def _waiting(turn: Turn, net: Net) -> list[StageExecution]:
+    if not net.is_complete:
+        turn.write_rows()
+        ids = turn.session.scalars(
+            select(StageExecution.id).where(
+                StageExecution.workflow_id == net.workflow.id,
+                StageExecution.waits_for.is_not(None),
+            )
+        ).all()
+        for id in ids:
+            turn.reader.stage(net, id)
+    return [s for s in net.stages.values() if s.waits_for is not None and is_active(s)]
+
+
+# --- the gates ------------------------------------------------------------------------------
+
+
+def _choice(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:
+    group = stage.deferred_choice_group
+    if group is not None:
+        chosen = _owner(turn, stage, "choice", group)
+        if chosen is not None and chosen != stage.id:
+            return Withdraw(f"another branch of the choice {group!r} was taken")
+    if stage.trigger is not None and not stage.delivered.get("_triggered"):
+        return Wait(f"trigger:{stage.ref_id}")
+    return None
+
+
+def _milestone(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:
+    ref_id = stage.milestone_ref_id
+    if ref_id is None or stage.milestone_status is None:
+        return None
+    milestone = turn.reader.newest(net, ref_id)
+    wanted = WorkflowStatus[stage.milestone_status]
+    if milestone is not None and milestone.status is wanted:
+        return None
+    if milestone is None or not _can_reach(milestone, wanted):
+        return PassOver(f"the milestone {ref_id!r} is past {wanted}")
+    return Wait(f"milestone:{ref_id}")
+
+
+def _can_reach(stage: StageExecution, wanted: WorkflowStatus) -> bool:
+    if stage.phase is StagePhase.ENDED:
+        return False
+    seen: set[WorkflowStatus] = set()
+    waiting = [stage.status]
+    while waiting:
+        for status in VALID_TRANSITIONS[waiting.pop()]:
+            if status is wanted:
+                return True
+            if status not in seen:
+                seen.add(status)
+                waiting.append(status)
+    return False
+
+
+def _mutex(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:
+    key = stage.mutex_key
+    if key is None or _owner(turn, stage, "mutex", key) in (None, stage.id):
+        return None
+    return Wait(f"mutex:{key}")
+
+
+def _section(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:
+    name = stage.section
+    if name is None:
+        return None
+    if _owner(turn, stage, "section", name) in (None, _component(turn, net, stage)):
+        return None
+    return Wait(f"section:{name}")
+
+
+# --- rights ---------------------------------------------------------------------------------
+
+
+def _owner(turn: Turn, stage: StageExecution, kind: str, key: str) -> str | None:
+    return turn.session.scalar(
+        select(Claim.owner).where(
+            Claim.scope == stage.workflow_id, Claim.kind == kind, Claim.key == key
+        )
+    )
+
+
+def _claim(turn: Turn, stage: StageExecution, kind: str, key: str, owner: str) -> None:
+    if _owner(turn, stage, kind, key) == owner:
+        return
+    turn.connection.execute(
+        insert(Claim.__table__),  # type: ignore[arg-type]
+        {
+            "scope": stage.workflow_id,
+            "kind": kind,
+            "claim_key": key,
+            "owner": owner,
+            "created_at": turn.now,
+        },
+    )
+
+
+def _release(turn: Turn, stage: StageExecution, kind: str, key: str, owner: str) -> None:
+    turn.connection.execute(
+        delete(Claim).where(
+            Claim.scope == stage.workflow_id,
+            Claim.kind == kind,
+            Claim.key == key,
+            Claim.owner == owner,
+        )
+    )
+
+
+def _choose(turn: Turn, net: Net, stage: StageExecution, group: str) -> None:
+    _claim(turn, stage, "choice", group, stage.id)
+    for other in _waiting(turn, net):
+        if other.deferred_choice_group == group and other is not stage:
+            reason = f"the choice {group!r} fell on {stage.ref_id!r}"
+            turn.push(CancelStage.of(other, user="system", reason=reason))
+
+
+def forget_choices(turn: Turn, runs: list[StageExecution]) -> None:
+    """The part these runs belong to is opened again: its choices are open too."""
+    owners = [run.id for run in runs if run.deferred_choice_group is not None]
+    if owners:
+        turn.connection.execute(
+            delete(Claim).where(Claim.kind == "choice", Claim.owner.in_(owners))
+        )
+
+
+# --- sections -------------------------------------------------------------------------------
+
+
+def _members(turn: Turn, net: Net, stage: StageExecution) -> list[StageExecution]:
+    """The stages of the same section that hang together with `stage`, itself included."""
+    turn.reader.everything(net)
+    found = {stage.ref_id}
+    waiting = [stage.ref_id]
+    while waiting:
+        ref_id = waiting.pop()
+        around = {*net.downstream.get(ref_id, ()), *net.upstream.get(ref_id, ())}
+        for other in around - found:
+            if net.newest[other].section == stage.section:
+                found.add(other)
+                waiting.append(other)
+    return [net.newest[ref_id] for ref_id in sorted(found)]
+
+
+def _component(turn: Turn, net: Net, stage: StageExecution) -> str:
+    return _members(turn, net, stage)[0].ref_id
+
+
+def _section_is_open(turn: Turn, net: Net, stage: StageExecution) -> bool:
+    return any(m.phase is not StagePhase.ENDED for m in _members(turn, net, stage))

@@ -1,0 +1,1 @@
+"""Tasks, their results and their bodies, without a database."""
