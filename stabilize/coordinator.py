@@ -103,6 +103,11 @@ class Coordinator:
         """It is time for another look."""
         return self._lookout.is_due(slots_freed=self._slots() > 0) or bool(self.flights.finished)
 
+    def look(self) -> int | None:
+        """When the next message is due, in ms, as the database has it now."""
+        self._look()
+        return self.next_at
+
     def _look(self) -> bool:
         """Look, without a lock, whether a message for this worker is due."""
         starting = self._slots() > 0
@@ -296,7 +301,7 @@ class Coordinator:
         """Tell the subscribers of this process what has been committed."""
         recorder = get_event_recorder()
         if written.events and recorder is not None:
-            recorder.publish(written.events)
+            recorder.publish(written.events, self.database)
 
     # --- what goes wrong --------------------------------------------------------------------
 

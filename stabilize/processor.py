@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from stabilize.clock import new_id
 from stabilize.coordinator import Coordinator, channel_of
 from stabilize.errors import ConcurrencyError, ConfigurationError
+from stabilize.events.recorder import get_event_recorder
 from stabilize.flights import Flights
 from stabilize.handlers import Handler, default_handlers
 from stabilize.heartbeat import Heartbeat
@@ -153,6 +154,9 @@ class QueueProcessor:
         self._coordinator = coordinator
         self._heartbeat = Heartbeat(coordinator, worker.task_names, self.config.max_workers)
         self.database.on_wake(coordinator.wake)
+        recorder = get_event_recorder()
+        if recorder is not None:
+            recorder.attach(self.database)
         return coordinator
 
     def _flights(self, coordinator: Coordinator) -> Flights:
@@ -217,7 +221,12 @@ class QueueProcessor:
             self._heartbeat.start(announce=False)
             elsewhere = {name for names in self._heartbeat.others() for name in names}
             coordinator.taking = Taking(self.queue, None, elsewhere)
-            return self._play_until(coordinator, time.monotonic() + timeout, at_most)
+            end = time.monotonic() + timeout
+            handled = self._play_until(coordinator, end, at_most)
+            recorder = get_event_recorder()
+            if recorder is not None:
+                recorder.drain(self.database, max(0.0, end - time.monotonic()))
+            return handled
         finally:
             self._close()
             self._playing.release()
@@ -258,9 +267,10 @@ class QueueProcessor:
             return 0.05
 
     def _seconds_left(self, coordinator: Coordinator) -> float | None:
-        due = coordinator.next_at
         if coordinator.may_have_work:
             return 0.0
+        # nothing ends on an old look: what the last turn put off for later is not in it
+        due = coordinator.next_at if coordinator.flights.awaited else coordinator.look()
         if due is None:
             if coordinator.flights.awaited:
                 return self.config.task_timeout

@@ -32,6 +32,7 @@ from stabilize.models import (
     Token,
     Workflow,
 )
+from stabilize.models.definition import with_plain_stages
 from stabilize.models.workflow import merge_outputs
 from stabilize.status import WorkflowStatus
 from stabilize.types import encode, plain
@@ -452,7 +453,7 @@ def _rows(workflow: Workflow) -> _Rows:
         if stage.ref_id in watched:
             stage.definition["watched"] = True
         stage.workflow_id, stage.position = workflow.id, position
-        stage.context = plain(stage.context, f"stage {stage.ref_id!r}: context")
+        stage.context = plain(with_plain_stages(stage.context), f"stage {stage.ref_id!r}: context")
         stage.definition = {k: v for k, v in stage.definition.items() if v not in ({}, [])}
         for place, task in enumerate(stage.tasks):
             task.workflow_id, task.stage_id, task.position = workflow.id, stage.id, place

@@ -20,6 +20,7 @@ from stabilize.clock import from_ms, new_id
 from stabilize.errors import StabilizeError
 from stabilize.events.base import Event, EventType
 from stabilize.events.recorder import EventRecorder
+from stabilize.events.rows import Draft
 from stabilize.models import StageExecution, TaskExecution, Workflow
 from stabilize.models.queue import PARKED
 from stabilize.net import Net, NetReader, Nets
@@ -145,7 +146,8 @@ class Turn:
         self._claimed: list[str] = []
         self._again: list[dict[str, Any]] = []
         self._purges: list[tuple[str, str | None]] = []
-        self._drafts: list[Event] = []
+        self._drafts: list[Draft] = []
+        self._at = from_ms(now)
 
     # --- taking -----------------------------------------------------------------------------
 
@@ -409,7 +411,7 @@ class Turn:
                 entity,
                 data,
                 workflow_id=workflow_id,
-                timestamp=from_ms(self.now),
+                timestamp=self._at,
                 cause=self._cause,
                 handler=self._handler_name,
                 actor=self._actor,

@@ -14,6 +14,7 @@ from stabilize.events.bus import EventBus, get_event_bus
 from stabilize.events.by_hand import ENTITY_TYPE, Entity, Recording
 from stabilize.events.context import get_event_metadata
 from stabilize.events.relay import Relay
+from stabilize.events.replay import EventReplayer
 from stabilize.events.rows import EVENTS, Draft, inserter_for
 from stabilize.events.snapshots import SnapshotStore
 from stabilize.events.store import EventStore, SqlEventStore
@@ -43,6 +44,7 @@ class EventRecorder(Recording):
         self.publish_to_bus = publish_to_bus
         self.snapshots = snapshots
         self._bus = bus
+        self._replayer = None if snapshots is None else EventReplayer(event_store, snapshots)
         self._relays: dict[str, Relay] = {}
         self._lock = threading.Lock()
 
@@ -95,7 +97,7 @@ class EventRecorder(Recording):
     def _is_elsewhere(self, connection: Connection) -> bool:
         return (
             not isinstance(self.event_store, SqlEventStore)
-            or self.event_store.database.engine is not connection.engine
+            or self.event_store.database.engine.pool is not connection.engine.pool
         )
 
     def publish(self, events: list[Event], database: Database | None = None) -> None:
@@ -105,10 +107,20 @@ class EventRecorder(Recording):
         if database is None:
             return
         relay = self._relay_of(database)
+        if relay is None:
+            self._observe(events)
+        else:
+            relay.wake()
+
+    def _observe(self, events: list[Event]) -> None:
+        if self.snapshots is not None and self._replayer is not None:
+            self.snapshots.observe(events, self._replayer.take_snapshot)
+
+    def attach(self, database: Database) -> None:
+        """Go on, in the background, with what another process has left to be copied."""
+        relay = self._relay_of(database)
         if relay is not None:
             relay.wake()
-        if self.snapshots is not None:
-            self.snapshots.observe(events, database)
 
     def drain(self, database: Database, timeout: float) -> bool:
         """Wait until the event store has all that `database` has now; no after `timeout` seconds.
@@ -134,7 +146,9 @@ class EventRecorder(Recording):
             with self._lock:
                 relay = self._relays.get(database.identity)
                 if relay is None:
-                    relay = self._relays[database.identity] = Relay(database, store)
+                    relay = self._relays[database.identity] = Relay(
+                        database, store, self._observe
+                    )
         return relay
 
     # --- by hand ----------------------------------------------------------------------------

@@ -197,9 +197,8 @@ def _stage_suspended(state: WorkflowState, event: Event) -> None:
 def _stage_resumed(state: WorkflowState, event: Event) -> None:
     stage = _named_stage(state, event)
     stage["status"] = "RUNNING"
-    for task in state.tasks.values():
-        if task["stage_id"] == event.entity_id and task["status"] == "SUSPENDED":
-            task["status"] = "RUNNING"
+    for task_id in event.data.get("task_ids") or ():
+        state.task(task_id)["status"] = "RUNNING"
 
 
 # --- tasks ------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stabilize.handlers.base import Handler, StabilizeHandler
+from stabilize.handlers.children import ChildEndedHandler
 from stabilize.handlers.control import CancelRegionHandler, CancelStageHandler
 from stabilize.handlers.instances import (
     AddMultiInstanceHandler,
@@ -44,6 +45,7 @@ from stabilize.turn import Turn
 
 DEFAULT_HANDLERS: tuple[type[Handler[Any]], ...] = (
     AddMultiInstanceHandler,
+    ChildEndedHandler,
     CancelMultiInstanceHandler,
     CancelRegionHandler,
     CancelStageHandler,

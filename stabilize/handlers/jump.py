@@ -46,13 +46,14 @@ class JumpToStageHandler(Handler[JumpToStage]):
             error = f"Target stage not found: {message.target_stage_ref_id}"
             _refuse(turn, net, source, error)
             return
-        if number > limit:
+        if number > limit and not source.loop:
             _refuse(turn, net, source, f"Max jump count exceeded: {number - 1}/{limit}")
             return
         part = part_from(turn, net, target)
         backward = source.ref_id in part
         _leave(turn, net, source, message)
-        turn.set(net.workflow, jumps=number)
+        if not source.loop:  # a loop bounds itself
+            turn.set(net.workflow, jumps=number)
         turn.record(
             EventType.JUMP_EXECUTED,
             net.workflow,

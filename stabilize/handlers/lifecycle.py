@@ -11,6 +11,7 @@ from stabilize.dag.outcome import TOKEN_OF
 from stabilize.dag.splits import NoBranchError, SplitRule, split
 from stabilize.events.base import EventType
 from stabilize.handlers.admission import leave
+from stabilize.handlers.children import CHILD, tell_parent
 from stabilize.handlers.concurrency import release_slot
 from stabilize.handlers.context import names_for
 from stabilize.handlers.flow import Arrival, activate, branch_of, failure_is_absorbed, put
@@ -244,6 +245,10 @@ def withdraw(
         if is_active(child):
             withdraw(turn, net, child, unstarted=unstarted)
     turn.purge(stage.workflow_id, stage.id)
+    if begun and CHILD in stage.delivered:
+        child = CancelWorkflow(execution_id=stage.delivered[CHILD], user="parent",
+                               reason=f"stage {stage.ref_id!r} of its parent was withdrawn")
+        turn.push(child)
     if begun:
         for task in net.tasks_of(stage):
             if not task.status.is_complete:
@@ -290,6 +295,8 @@ def end_workflow(turn: Turn, net: Net, status: WorkflowStatus, **event: Any) -> 
 
 
 def record_end(turn: Turn, workflow: Workflow, status: WorkflowStatus, **event: Any) -> None:
+    """Record that a workflow has ended, and tell the one that waits for it."""
+    tell_parent(turn, workflow)
     duration = None if workflow.start_time is None else turn.now - workflow.start_time
     detail: dict[str, Any] = {"status": status.name, "end_time": turn.now, "duration_ms": duration}
     if status is S.SUCCEEDED:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from stabilize.errors import TaskNotFoundError
 from stabilize.events.base import EventType
 from stabilize.handlers.base import Handler
+from stabilize.handlers.children import start_child
 from stabilize.handlers.signal import take_buffered_signal
 from stabilize.models import StageExecution, TaskExecution
 from stabilize.net import Net
@@ -80,7 +81,9 @@ class RunTaskHandler(Handler[RunTask]):
         task: TaskExecution,
         outcome: Outcome,
     ) -> None:
-        if outcome.status is S.RUNNING:
+        if outcome.child is not None:
+            start_child(turn, turn.net(message), stage, task, outcome.child)
+        elif outcome.status is S.RUNNING:
             if not outcome.transient or task.retries + 1 < MAX_EXECUTIONS:
                 _run_again(message, turn, stage, task, outcome)
                 return

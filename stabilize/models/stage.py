@@ -106,6 +106,7 @@ class StageExecution(Base, kw_only=True, eq=False):
     start_time_expiry: int | None = Setting(None)  # type: ignore[assignment]
     scheduled_time: int | None = Setting(None)  # type: ignore[assignment]
     cleanup_on_failure: bool = Setting(False)  # type: ignore[assignment]
+    loop: bool = Setting(False)  # type: ignore[assignment]
     planned: bool = Setting(False)  # type: ignore[assignment]
     finalizer_names: list[str] | None = Setting(None, factory=list)  # type: ignore[assignment]
 

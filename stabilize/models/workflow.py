@@ -54,6 +54,7 @@ class Workflow(Base, kw_only=True, eq=False):
     keep_waiting_pipelines: Mapped[bool] = mapped_column(Boolean, default=False)
     origin: Mapped[str] = mapped_column(String(255), default="api")
     parent_workflow_id: Mapped[str | None] = mapped_column(Identifier(), default=None)
+    parent_stage_id: Mapped[str | None] = mapped_column(Identifier(), default=None)
     parent_task_id: Mapped[str | None] = mapped_column(Identifier(), default=None)
     depth: Mapped[int] = mapped_column(Integer, default=0)
     definition_hash: Mapped[str] = mapped_column(String(64), default="")

@@ -21,9 +21,7 @@ def detect_backend(database: str | URL | Engine) -> str:
     return Database.at(database).backend.dialects[0]
 
 
-def create_repository(
-    database: str | URL | Engine, create_tables: bool = False
-) -> WorkflowStore:
+def create_repository(database: str | URL | Engine, create_tables: bool = False) -> WorkflowStore:
     """The store for a URL or an engine."""
     return WorkflowStore(database, create_tables=create_tables)
 

@@ -61,6 +61,8 @@ class Outcome:
     wait: float | None = None
     """Seconds before the next execution, where the task says so."""
     timed_out: bool = False
+    child: dict[str, Any] | None = None
+    """The definition of a child workflow to be started."""
     plan: Any = None
     """What a stage builder made, when that was asked."""
 
@@ -196,6 +198,7 @@ def _as_outcome(
         outputs=_values(result.outputs, "outputs"),
         target=result.target_stage_ref_id,
         terminates=result.terminates,
+        child=None if result.child is None else plain(result.child, "child workflow"),
         wait=wait,
     )
 

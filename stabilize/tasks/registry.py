@@ -16,12 +16,22 @@ from stabilize.tasks.interface import (
     WaitTask,
 )
 
+from stabilize.tasks.loops import LoopBackTask, LoopConditionTask, LoopEntryTask
+from stabilize.tasks.sub_workflow import SubWorkflowTask
+
 logger = logging.getLogger(__name__)
 
 AnyTask = Task | TransactionalTask
 Registrable = type[Task] | type[TransactionalTask] | Task | TransactionalTask | TaskFunction
 
-_BUILT_IN: dict[str, type[Task]] = {"NoOpTask": NoOpTask, "WaitTask": WaitTask}
+_BUILT_IN: dict[str, type[Task]] = {
+    "NoOpTask": NoOpTask,
+    "WaitTask": WaitTask,
+    "LoopConditionTask": LoopConditionTask,
+    "LoopBackTask": LoopBackTask,
+    "LoopEntryTask": LoopEntryTask,
+    "SubWorkflowTask": SubWorkflowTask,
+}
 
 
 class TaskRegistry:

@@ -22,6 +22,7 @@ class TaskResult:
     outputs: dict[str, Any] = field(default_factory=dict)
     target_stage_ref_id: str | None = None
     terminates: bool = False
+    child: dict[str, Any] | None = None
 
     @classmethod
     def success(
@@ -93,6 +94,11 @@ class TaskResult:
     def terminate(cls, outputs: Mapping[str, Any] | None = None) -> Self:
         """Done, and so is the whole workflow: what still runs is withdrawn (WCP-43)."""
         return cls(WorkflowStatus.SUCCEEDED, {}, dict(outputs or {}), terminates=True)
+
+    @classmethod
+    def start_child(cls, definition: Mapping[str, Any]) -> Self:
+        """Run a child workflow; the task is done when the child is (see `SubWorkflowTask`)."""
+        return cls(WorkflowStatus.RUNNING, child=dict(definition))
 
     @classmethod
     def builder(cls, status: WorkflowStatus) -> TaskResultBuilder:

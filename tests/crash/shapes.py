@@ -17,6 +17,7 @@ from stabilize import (
     JoinType,
     Orchestrator,
     Queue,
+    RetryableTask,
     StageDefinitionBuilder,
     StageExecution,
     Task,
@@ -139,16 +140,25 @@ class Waiting(Logged):
         self.log.add(stage, "on_cleanup")
 
 
-class Pausing(Logged):
-    """A body in the middle of which somebody pauses its workflow."""
+class Pausing(RetryableTask):
+    """A body whose workflow somebody pauses before it is executed for the second time."""
 
     def __init__(self, log: Log, queue: Queue) -> None:
-        super().__init__(log)
+        self.log = log
         self.queue = queue
 
+    def get_timeout(self) -> timedelta:
+        return timedelta(minutes=5)
+
+    def get_backoff_period(self, stage: StageExecution, duration: timedelta) -> timedelta:
+        return timedelta(milliseconds=30)
+
     def execute(self, stage: StageExecution) -> TaskResult:
+        self.log.add(stage)
+        if stage.execution.paused is not None:
+            return TaskResult.success()
         Orchestrator(self.queue).pause(stage.execution.id, user="a body")
-        return super().execute(stage)
+        return TaskResult.running()
 
 
 class Charge(TransactionalTask):

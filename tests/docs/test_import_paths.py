@@ -54,8 +54,7 @@ def test_the_same_class_is_behind_every_path() -> None:
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = (
-        "import sys, stabilize\n"
-        f"print(*sorted(name for name in {HEAVY} if name in sys.modules))\n"
+        f"import sys, stabilize\nprint(*sorted(name for name in {HEAVY} if name in sys.modules))\n"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
