@@ -91,6 +91,13 @@ class MeasuredEngine:
         if statuses != {WorkflowStatus.SUCCEEDED} or self.queue.size():
             raise AssertionError(f"not all done: {statuses}, {self.queue.size()} messages left")
 
+    def duration(self, workflow: Workflow) -> float:
+        """Seconds from the start to the end of a workflow, as the store has them."""
+        stored = self.store.retrieve_execution_summary(workflow.id)
+        assert stored.start_time is not None
+        assert stored.end_time is not None
+        return (stored.end_time - stored.start_time) / 1000
+
     def latencies(self, count: int) -> list[float]:
         """Seconds from `start` of one workflow to its end in the store, on an idle processor."""
         found = []

@@ -294,8 +294,8 @@ class Coordinator:
             self._lookout.expect((written.next_at - turn.now) / 1000)
         if written.left_work:
             self.wake()
-            if self.others and backend.can_notify:
-                backend.notify(self.database.engine, channel_of(self.queue))
+            if self.others:
+                self.database.wake_all()
 
     def publish(self, written: Written) -> None:
         """Tell the subscribers of this process what has been committed."""
@@ -385,11 +385,3 @@ class Coordinator:
 
 def _what(row: Any) -> str:
     return f"task {row.task_id} of type {row.task_type!r}" if row.task_id else f"stage {row.stage_id}"
-
-
-def channel_of(queue: Queue) -> str:
-    """The name under which the workers of a queue wake each other."""
-    return f"stabilize_{queue.name}"
-
-
-__all__ = ["Coordinator", "channel_of"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TypeVar
 
 from sqlalchemy import BigInteger, Connection, Engine, event, inspect, literal, select
 from sqlalchemy.engine import URL, make_url
@@ -24,6 +25,11 @@ from stabilize.models import metadata
 Joinable = Session | Connection
 """What a verb can join: the caller's own session or connection."""
 
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+WAKE_CHANNEL = "stabilize"
+_NOTIFY_SECONDS = 0.02
 _VERB_PATIENCE = 10.0
 _registry: weakref.WeakValueDictionary[str, Database] = weakref.WeakValueDictionary()
 _registry_lock = threading.Lock()
@@ -45,6 +51,7 @@ class Database:
         self._listeners: list[Callable[[], None]] = []
         self._anchor: Connection | None = None
         self._schema_checked = False
+        self._notified = 0.0
         if isinstance(backend, SqliteBackend) and backend.in_memory and owned:
             self._anchor = engine.connect()  # the database lives while a connection does
             weakref.finalize(self, _let_go, self._anchor, engine)
@@ -127,30 +134,64 @@ class Database:
             yield session
 
     @contextmanager
-    def writing(self, join: Joinable | None = None) -> Iterator[Connection]:
+    def writing(
+        self, join: Joinable | None = None, *, brings_work: bool = True
+    ) -> Iterator[Connection]:
         """A connection in a transaction that writes: the caller's, or one of its own.
 
-        One of its own is committed at the end, and whoever waits for work is woken. A joined one
-        is left to the caller, and the waking to the caller's commit.
+        One of its own is committed at the end, and if it `brings_work`, workers are woken. A joined
+        one is left to the caller, and the waking to the caller's commit.
         """
         if join is not None:
             yield self._joined(join)
             return
-        with self.turns.connect() as connection:
+        try:
+            with self._own() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise self._explained(error) from error
+        if brings_work:
+            self.wake_all()
+
+    @contextmanager
+    def _own(self) -> Iterator[Connection]:
+        with self.turns.connect() as connection, rolled_back_on_error(connection):
+            self.backend.begin(connection, time.monotonic() + _VERB_PATIENCE)
+            yield connection
+            connection.commit()
+
+    def _explained(self, error: DBAPIError) -> Exception:
+        if not self.backend.is_trouble(error) or error.connection_invalidated:
+            return error
+        return ConcurrencyError(
+            f"{self!r} stayed locked for {_VERB_PATIENCE:.0f} s. If this thread has an open "
+            "transaction of its own on it, pass that as session=",
+            cause=error,
+        )
+
+    def transact(self, work: Callable[[Connection], T], join: Joinable | None = None) -> T:
+        """Do `work` in a transaction: the caller's, or one of its own.
+
+        One of its own is tried again when the database is in trouble (a deadlock, a lost
+        connection), for a bounded time.
+        """
+        if join is not None:
+            return work(self._joined(join))
+
+        deadline = time.monotonic() + _VERB_PATIENCE
+        while True:
             try:
-                with rolled_back_on_error(connection):
-                    self.backend.begin(connection, time.monotonic() + _VERB_PATIENCE)
-                    yield connection
-                    connection.commit()
+                with self._own() as connection:
+                    done = work(connection)
+                break
             except DBAPIError as error:
-                if self.backend.is_trouble(error) and not error.connection_invalidated:
-                    raise ConcurrencyError(
-                        f"{self!r} stayed locked for {_VERB_PATIENCE:.0f} s. If this thread has "
-                        "an open transaction of its own on it, pass that as session=",
-                        cause=error,
-                    ) from error
-                raise
-        self.wake()
+                if not self.backend.is_trouble(error):
+                    raise
+                if time.monotonic() >= deadline:
+                    raise self._explained(error) from error
+                pause_within(0.05)
+        self.wake_all()
+        return done
 
     def _joined(self, join: Joinable) -> Connection:
         connection = join.connection() if isinstance(join, Session) else join
@@ -161,19 +202,8 @@ class Database:
                 "give both the same engine"
             )
         if isinstance(join, Session):
-            event.listen(join, "after_commit", lambda _: self.wake(), once=True)
+            event.listen(join, "after_commit", lambda _: self.wake_all(), once=True)
         return connection
-
-    def retrying(self, work: Callable[[], Any], *, patience: float = _VERB_PATIENCE) -> Any:
-        """Call `work` again while the database itself is in trouble, up to `patience` seconds."""
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                return work()
-            except DBAPIError as error:
-                if not self.backend.is_trouble(error) or time.monotonic() >= deadline:
-                    raise
-                pause_within(0.05)
 
     # --- waking -----------------------------------------------------------------------------
 
@@ -186,8 +216,23 @@ class Database:
             self._listeners.remove(listener)
 
     def wake(self) -> None:
+        """Wake the workers of this process."""
         for listener in tuple(self._listeners):
             listener()
+
+    def wake_all(self) -> None:
+        """Wake the workers of this process, and those of others where the database can do that.
+
+        Others are told at most every 20 ms: PostgreSQL commits one notification at a time, and
+        polling finds what a burst leaves untold.
+        """
+        self.wake()
+        if self.backend.can_notify and time.monotonic() - self._notified > _NOTIFY_SECONDS:
+            self._notified = time.monotonic()
+            try:
+                self.backend.notify(self.engine, WAKE_CHANNEL)
+            except DBAPIError as error:
+                logger.debug("other workers could not be woken: %s", error)
 
     def is_healthy(self) -> bool:
         """Say whether the database answers."""

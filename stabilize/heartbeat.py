@@ -79,7 +79,7 @@ class Heartbeat:
         if not ids:
             return
         mine = (MESSAGES.c.id.in_(ids), MESSAGES.c.holder == self._worker_id)
-        with self._database.writing() as connection:
+        with self._database.writing(brings_work=False) as connection:
             renewed = connection.execute(
                 update(MESSAGES)
                 .where(*mine)
@@ -94,7 +94,7 @@ class Heartbeat:
 
     def _announce(self) -> None:
         now = self._database.now()
-        with self._database.writing() as connection:
+        with self._database.writing(brings_work=False) as connection:
             connection.execute(
                 delete(WorkerRow).where(WorkerRow.heartbeat_at < now - _FORGOTTEN_MS)
             )
@@ -113,7 +113,7 @@ class Heartbeat:
         self._look_for_others()
 
     def _show(self) -> None:
-        with self._database.writing() as connection:
+        with self._database.writing(brings_work=False) as connection:
             connection.execute(
                 update(WorkerRow)
                 .where(WorkerRow.id == self._worker_id)
@@ -139,7 +139,7 @@ class Heartbeat:
 
     def _retire(self) -> None:
         try:
-            with self._database.writing() as connection:
+            with self._database.writing(brings_work=False) as connection:
                 connection.execute(delete(WorkerRow).where(WorkerRow.id == self._worker_id))
         except (SQLAlchemyError, ConcurrencyError) as error:
             logger.warning("this worker could not sign off: %s", error)

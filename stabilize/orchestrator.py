@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy import Connection
+
 from stabilize.database import Joinable
 from stabilize.errors import ConfigurationError
 from stabilize.models import StageExecution, Workflow
@@ -40,11 +42,13 @@ class Orchestrator:
 
     def start(self, workflow: Workflow, *, session: Joinable | None = None) -> None:
         """Start a workflow, storing it first if it is not stored; a second start does nothing."""
-        database = self.queue.database
-        with database.writing(session) as connection:
+
+        def submit(connection: Connection) -> None:
             self.store.store_on(connection, workflow)
             message = StartWorkflow(execution_id=workflow.id, execution_type=workflow.type.name)
             self.queue.push_on(connection, message, priority=workflow.created_at)
+
+        self.queue.database.transact(submit, session)
 
     def cancel(
         self,

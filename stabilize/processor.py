@@ -15,7 +15,8 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError
 
 from stabilize.clock import new_id
-from stabilize.coordinator import Coordinator, channel_of
+from stabilize.coordinator import Coordinator
+from stabilize.database import WAKE_CHANNEL
 from stabilize.errors import ConcurrencyError, ConfigurationError
 from stabilize.events.recorder import get_event_recorder
 from stabilize.flights import Flights
@@ -360,7 +361,7 @@ class QueueProcessor:
             try:
                 self.database.backend.listen(
                     self.database.engine,
-                    channel_of(self.queue),
+                    WAKE_CHANNEL,
                     coordinator.wake,
                     self._stopping.is_set,
                 )

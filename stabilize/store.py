@@ -85,10 +85,13 @@ class WorkflowStore:
         Raises `ConflictError` when the stored one was defined otherwise, `PayloadError` when a
         context holds what JSON cannot.
         """
-        with self.database.writing(session) as connection:
+
+        def submit(connection: Connection) -> Workflow:
             if self.store_on(connection, workflow):
                 return workflow
             return self.retrieve(workflow.id, session=connection)
+
+        return self.database.transact(submit, session)
 
     def store_on(self, connection: Connection, workflow: Workflow) -> bool:
         """Insert a workflow within the transaction of `connection`; False when it is there."""

@@ -142,8 +142,9 @@ class Queue:
         before the caller commits.
         """
         wait = 0 if delay is None else int(delay.total_seconds() * 1000)
-        with self.database.writing(session or connection) as connected:
-            self.push_on(connected, message, wait)
+        self.database.transact(
+            lambda connected: self.push_on(connected, message, wait), session or connection
+        )
 
     def push_on(
         self,
