@@ -178,18 +178,11 @@ class Database:
         if join is not None:
             return work(self._joined(join))
 
-        deadline = time.monotonic() + _VERB_PATIENCE
-        while True:
-            try:
-                with self._own() as connection:
-                    done = work(connection)
-                break
-            except DBAPIError as error:
-                if not self.backend.is_trouble(error):
-                    raise
-                if time.monotonic() >= deadline:
-                    raise self._explained(error) from error
-                pause_within(0.05)
+        def attempt() -> T:
+            with self._own() as connection:
+                return work(connection)
+
+        done = self.retrying(attempt)
         self.wake_all()
         return done
 
@@ -204,6 +197,19 @@ class Database:
         if isinstance(join, Session):
             event.listen(join, "after_commit", lambda _: self.wake_all(), once=True)
         return connection
+
+    def retrying(self, work: Callable[[], T], *, patience: float = _VERB_PATIENCE) -> T:
+        """Call `work` again while the database itself is in trouble, up to `patience` seconds."""
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                return work()
+            except DBAPIError as error:
+                if not self.backend.is_trouble(error):
+                    raise
+                if time.monotonic() >= deadline:
+                    raise self._explained(error) from error
+            pause_within(0.05)
 
     # --- waking -----------------------------------------------------------------------------
 
