@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -57,6 +58,11 @@ def _encode_high() -> str:
 def now_ms() -> int:
     """Milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
+
+
+def chance() -> float:
+    """A number from 0 up to 1, drawn at random: for jitter, not for secrets."""
+    return random.random()
 
 
 def utc_now() -> datetime:

@@ -22,7 +22,7 @@ from stabilize.queue.queue import MESSAGES, Queue, bury
 from stabilize.queue.taking import Taking
 from stabilize.tasks.backoff import Backoff
 from stabilize.tasks.body import Outcome
-from stabilize.turn import Finished, Held, HandlerLookup, Taken, Turn, Worker, Written
+from stabilize.turn import Finished, HandlerLookup, Held, Taken, Turn, Worker, Written
 
 logger = logging.getLogger(__name__)
 

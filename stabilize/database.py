@@ -8,9 +8,10 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TypeVar
 
-from sqlalchemy import BigInteger, Connection, Engine, event, inspect, literal, select
+from sqlalchemy import BigInteger, Connection, Engine, Insert, Table, event, insert, inspect, literal, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
@@ -253,6 +254,12 @@ class Database:
         """Give the connections back; an engine of the user's is left alone."""
         if self.owned and self._anchor is None:
             self.engine.dispose()
+
+
+@cache
+def insert_into(table: Table) -> Insert:
+    """The bulk insert of a table, built once."""
+    return insert(table)
 
 
 def _let_go(anchor: Connection, engine: Engine) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Connection,
     Select,
@@ -37,7 +38,7 @@ _PLAIN = JoinRule()
 _WORKFLOWS: Table = Workflow.__table__  # type: ignore[assignment]
 _STAGES: Table = StageExecution.__table__  # type: ignore[assignment]
 _TASKS: Table = TaskExecution.__table__  # type: ignore[assignment]
-_IDS = bindparam("ids", expanding=True)
+_IDS: BindParameter[str] = bindparam("ids", expanding=True)
 
 
 def _within(column: Any) -> ColumnElement[bool]:

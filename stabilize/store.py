@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, delete, func, insert, inspect, or_, select, update
+from sqlalchemy import Connection, Engine, Table, delete, func, inspect, or_, select, update
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -18,9 +18,13 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from stabilize.clock import now_ms
 from stabilize.dag.topological import topological_sort
-from stabilize.database import Database, Joinable
-from stabilize.errors import ConcurrencyError, ConfigurationError, ConflictError
-from stabilize.errors import WorkflowNotFoundError
+from stabilize.database import Database, Joinable, insert_into
+from stabilize.errors import (
+    ConcurrencyError,
+    ConfigurationError,
+    ConflictError,
+    WorkflowNotFoundError,
+)
 from stabilize.models import (
     BufferedSignal,
     Claim,
@@ -32,6 +36,7 @@ from stabilize.models import (
     Token,
     Workflow,
 )
+from stabilize.models.base import Base
 from stabilize.models.definition import with_plain_stages
 from stabilize.models.workflow import merge_outputs
 from stabilize.status import WorkflowStatus
@@ -41,6 +46,10 @@ if TYPE_CHECKING:
     from stabilize.queue.messages import Message
     from stabilize.queue.queue import Queue
 
+_TABLES: tuple[Table, ...] = tuple(
+    kind.__table__  # type: ignore[misc]
+    for kind in (Workflow, StageExecution, TaskExecution, StageEdge)
+)
 MAX_STAGES = 10_000
 MAX_PAGE = 1_000
 _S = WorkflowStatus
@@ -319,7 +328,8 @@ class WorkflowStore:
         """How many workflows a search finds in all its pages."""
         query = _narrowed(select(func.count()).select_from(Workflow), criteria)
         with self.database.reading() as reading:
-            return reading.execute(query).scalar_one()
+            found: int = reading.execute(query).scalar_one()
+            return found
 
     def list_workflows(self, application: str, limit: int = 100) -> list[Workflow]:
         return self.search(WorkflowCriteria(application=application, page_size=limit))
@@ -421,18 +431,18 @@ class _Rows:
     edges: list[dict[str, Any]]
 
     def insert(self, connection: Connection) -> None:
-        connection.execute(insert(Workflow.__table__), [self.workflow])
+        connection.execute(insert_into(_TABLES[0]), [self.workflow])
         for table, rows in (
-            (StageExecution.__table__, self.stages),
-            (TaskExecution.__table__, self.tasks),
-            (StageEdge.__table__, self.edges),
+            (_TABLES[1], self.stages),
+            (_TABLES[2], self.tasks),
+            (_TABLES[3], self.edges),
         ):
             if rows:
-                connection.execute(insert(table), rows)
+                connection.execute(insert_into(table), rows)
 
 
-def _columns(kind: type) -> tuple[str, ...]:
-    return tuple(attribute.key for attribute in inspect(kind).column_attrs)
+def _columns(kind: type[Base]) -> tuple[str, ...]:
+    return tuple(attribute.key for attribute in kind.__mapper__.column_attrs)
 
 
 _WORKFLOW, _STAGE, _TASK = _columns(Workflow), _columns(StageExecution), _columns(TaskExecution)

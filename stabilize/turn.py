@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from stabilize.clock import from_ms, new_id
+from stabilize.database import insert_into
 from stabilize.errors import StabilizeError
 from stabilize.events.base import Event, EventType
 from stabilize.events.recorder import EventRecorder
@@ -29,7 +30,7 @@ from stabilize.queue.queue import MESSAGES, Push, Queue, bury, message_of, row_o
 from stabilize.queue.taking import AGAIN, CLAIM, CONSUME, Taking, attempts_of, lock_messages
 from stabilize.status import WorkflowStatus
 from stabilize.tasks.body import Outcome
-from stabilize.writes import Entity, Writes, insert_into
+from stabilize.writes import Entity, Writes
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, insert, update
-from sqlalchemy import inspect as inspect_mapper
+from sqlalchemy import Connection, Table, bindparam, update
 
+from stabilize.database import insert_into
 from stabilize.models import StageEdge, StageExecution, TaskExecution, Token, Workflow
 from stabilize.net import Net
 
@@ -124,11 +124,6 @@ class Writes:
             self._connection.execute(_update(_TABLE_OF[kind], names), rows)
 
 
-def insert_into(table: Table) -> Any:
-    """The bulk insert of a table."""
-    return _cached(("insert", table.name), lambda: insert(table))
-
-
 def _update(table: Table, names: tuple[str, ...]) -> Any:
     return _cached(
         ("update", table.name, *names),
@@ -150,7 +145,7 @@ def row_of(entity: Entity) -> dict[str, Any]:
     kind = type(entity)
     names = _columns_of.get(kind)
     if names is None:
-        names = _columns_of[kind] = tuple(a.key for a in inspect_mapper(kind).column_attrs)
+        names = _columns_of[kind] = tuple(a.key for a in kind.__mapper__.column_attrs)
     row = {name: getattr(entity, name) for name in names}
     entity.__dict__.update(row)  # a scalar default stands in the class until somebody writes it
     return row

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import ColumnElement
 
+from stabilize.clock import chance
 from stabilize.errors import ConfigurationError
 from stabilize.models import EventRecord
 
@@ -124,7 +124,7 @@ def backend_for(dialect: str) -> type[Backend]:
 
 def pause_within(seconds: float) -> None:
     """Sleep for a random part of `seconds`, so that waiters do not march in step."""
-    time.sleep(random.random() * seconds)
+    time.sleep(chance() * seconds)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sqlalchemy import BigInteger, Connection, Engine, cast, func, text
 from sqlalchemy.engine import URL, make_url
@@ -79,7 +79,7 @@ class PostgresBackend(Backend):
 def _listen(
     connection: Connection, channel: str, on_wake: Callable[[], None], stopped: Callable[[], bool]
 ) -> None:
-    raw = connection.connection.driver_connection
+    raw: Any = connection.connection.driver_connection
     if not hasattr(raw, "notifies"):  # another driver than psycopg: polling does it
         return
     connection.exec_driver_sql(f'LISTEN "{channel}"')

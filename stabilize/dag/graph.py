@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 
-class Connectable(Protocol):
-    """What can stand in such a graph."""
-
-    ref_id: str
-    requisite_stage_ref_ids: set[str]
-
-
-S = TypeVar("S", bound=Connectable)
+S = TypeVar("S", bound=Any)
+"""Stages: with a `ref_id` and a set `requisite_stage_ref_ids`."""
 
 
 class StageGraphBuilder(Generic[S]):

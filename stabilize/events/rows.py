@@ -19,7 +19,6 @@ from stabilize.models import EventRecord
 from stabilize.types import Json
 
 
-
 class _Readable(Json):
     """The payload, or its raw text when it is not JSON: a broken row must not hide the others."""
 

@@ -102,10 +102,10 @@ def finish_stage(
 
 
 def _news_for_parent(stage: StageExecution, parent_id: str) -> StageLevel:
-    ids = {"execution_id": stage.workflow_id, "stage_id": parent_id}
+    workflow_id = stage.workflow_id
     if stage.synthetic_stage_owner is SyntheticStageOwner.INSTANCE:
-        return InstanceEnded(**ids, instance_id=stage.id)
-    return ContinueParentStage(**ids)
+        return InstanceEnded(execution_id=workflow_id, stage_id=parent_id, instance_id=stage.id)
+    return ContinueParentStage(execution_id=workflow_id, stage_id=parent_id)
 
 
 def complete_if_idle(turn: Turn, net: Net) -> None:
@@ -246,9 +246,9 @@ def withdraw(
             withdraw(turn, net, child, unstarted=unstarted)
     turn.purge(stage.workflow_id, stage.id)
     if begun and CHILD in stage.delivered:
-        child = CancelWorkflow(execution_id=stage.delivered[CHILD], user="parent",
-                               reason=f"stage {stage.ref_id!r} of its parent was withdrawn")
-        turn.push(child)
+        reason = f"stage {stage.ref_id!r} of its parent was withdrawn"
+        child_id = stage.delivered[CHILD]
+        turn.push(CancelWorkflow(execution_id=child_id, user="parent", reason=reason))
     if begun:
         for task in net.tasks_of(stage):
             if not task.status.is_complete:

@@ -10,8 +10,8 @@ from stabilize.clock import new_id
 from stabilize.events.base import EventType
 from stabilize.handlers.base import Handler
 from stabilize.models import BufferedSignal, StageExecution
-from stabilize.net import Net
 from stabilize.models.triggers import Signal
+from stabilize.net import Net
 from stabilize.queue.messages import RunTask, SignalStage, StartStage
 from stabilize.status import StagePhase, WorkflowStatus
 from stabilize.turn import Turn

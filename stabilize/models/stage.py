@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, Boolean, Enum, ForeignKey, Index, Integer, String
-from sqlalchemy import UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from stabilize.clock import new_id
@@ -99,7 +107,7 @@ class StageExecution(Base, kw_only=True, eq=False):
     )
     cancel_region: str | None = Setting(None)  # type: ignore[assignment]
     end: str | None = Setting(None)  # type: ignore[assignment]
-    mi_config: MultiInstanceConfig | None = Setting(  # type: ignore[assignment]
+    mi_config: MultiInstanceConfig | None = Setting(  # type: ignore[assignment, misc]
         None, load=MultiInstanceConfig.from_dict, dump=MultiInstanceConfig.to_dict
     )
     output_reducers: dict[str, str] | None = Setting(None, factory=dict)  # type: ignore[assignment]

@@ -107,7 +107,7 @@ class Workflow(Base, kw_only=True, eq=False):
             trigger=trigger or Trigger(),
             pipeline_config_id=pipeline_config_id,
             context=dict(context or {}),
-            **({"id": id} if id else {}),
+            id=id or new_id(),
         )
         validate_stage_graph(workflow.stages)
         return workflow

@@ -86,7 +86,7 @@ def _plan(builder: StageDefinitionBuilder, stage: StageExecution, for_failure: b
 
 
 def _ask(method: Any, stage: StageExecution, owner: SyntheticStageOwner) -> list[StageExecution]:
-    graph = Graph()
+    graph: Graph = StageGraphBuilder()
     method(stage, graph)
     for made in graph.stages:
         made.ref_id = made.ref_id or new_id()

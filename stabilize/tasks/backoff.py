@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
+
+from stabilize.clock import chance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,4 +20,4 @@ class Backoff:
         """The wait after try number `attempt` (from 1), in seconds."""
         exponent = min(max(attempt, 1) - 1, 64)
         plain = min(self.cap, self.base * self.factor**exponent)
-        return plain * (1 + self.jitter * (2 * random.random() - 1))
+        return plain * (1 + self.jitter * (2 * chance() - 1))

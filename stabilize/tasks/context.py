@@ -71,7 +71,7 @@ class InheritingContext(dict[str, Any]):
     def __eq__(self, other: object) -> bool:
         return super(InheritingContext, self.fill()).__eq__(other)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __repr__(self) -> str:
         return super(InheritingContext, self.fill()).__repr__()
@@ -126,6 +126,6 @@ class InheritingContext(dict[str, Any]):
         self._warn()
         super().clear()
 
-    def __ior__(self, other: Any) -> Any:  # type: ignore[override,misc]
+    def __ior__(self, other: Any) -> Any:
         self.update(other)
         return self

@@ -15,7 +15,6 @@ from stabilize.tasks.interface import (
     TransactionalTask,
     WaitTask,
 )
-
 from stabilize.tasks.loops import LoopBackTask, LoopConditionTask, LoopEntryTask
 from stabilize.tasks.sub_workflow import SubWorkflowTask
 
@@ -100,7 +99,8 @@ class TaskRegistry:
         if found is None:
             raise TaskNotFoundError(name, self.list_tasks())
         if isinstance(found, type):
-            return found()
+            made: AnyTask = found()
+            return made
         return found if isinstance(found, (Task, TransactionalTask)) else CallableTask(found)
 
     def overrides(self, name: str, hook: str) -> bool:

@@ -113,7 +113,7 @@ class Fleet:
 
     def held_by(self, pid: int) -> int:
         with self.queue.database.reading() as session:
-            query = select(func.count()).join(Worker, Worker.id == QueueMessage.holder)
+            query = select(func.count(QueueMessage.id)).where(QueueMessage.holder == Worker.id)
             return session.execute(query.where(Worker.pid == pid)).scalar_one()
 
     def workers(self) -> int:
@@ -128,7 +128,7 @@ class Fleet:
     def statuses(self) -> dict[str, WorkflowStatus]:
         with self.queue.database.reading() as session:
             rows = session.execute(select(Workflow.id, Workflow.status))
-            return {id: status for id, status in rows}
+            return dict(rows.tuples().all())
 
     def open(self) -> int:
         """How many workflows have not ended."""
