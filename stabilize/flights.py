@@ -301,6 +301,8 @@ class Flights:
             for workflow_id, stage_id in purged:
                 for flight in self._flights.values():
                     stage = flight.stage
+                    if isinstance(flight.held.message, RunHook):
+                        continue
                     if stage.workflow_id == workflow_id and stage_id in (None, stage.id):
                         flight.token.cancel()
 

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from stabilize.database import Joinable
 from stabilize.errors import ConfigurationError
+from stabilize.events.context import current_actor
 from stabilize.models import StageExecution, Workflow
 from stabilize.queue.messages import (
     CancelStage,
@@ -45,7 +46,9 @@ class Orchestrator:
 
         def submit(connection: Connection) -> None:
             self.store.store_on(connection, workflow)
-            message = StartWorkflow(execution_id=workflow.id, execution_type=workflow.type.name)
+            message = StartWorkflow(
+                execution_id=workflow.id, execution_type=workflow.type.name, user=_by("")
+            )
             self.queue.push_on(connection, message, priority=workflow.created_at)
 
         self.queue.database.transact(submit, session)
@@ -59,19 +62,20 @@ class Orchestrator:
         session: Joinable | None = None,
     ) -> None:
         """Withdraw everything of a workflow that is not complete: it ends CANCELED."""
-        self._push(CancelWorkflow(execution_id=_id(workflow), user=user, reason=reason), session)
+        message = CancelWorkflow(execution_id=_id(workflow), user=_by(user), reason=reason)
+        self._push(message, session)
 
     def pause(
         self, workflow: Workflow | str, user: str = "anonymous", *, session: Joinable | None = None
     ) -> None:
         """Let what is being executed end and nothing new begin."""
-        self._push(PauseWorkflow(execution_id=_id(workflow), user=user), session)
+        self._push(PauseWorkflow(execution_id=_id(workflow), user=_by(user)), session)
 
     def resume(
         self, workflow: Workflow | str, user: str = "anonymous", *, session: Joinable | None = None
     ) -> None:
         """Go on with a paused workflow."""
-        self._push(ResumeWorkflow(execution_id=_id(workflow), user=user), session)
+        self._push(ResumeWorkflow(execution_id=_id(workflow), user=_by(user)), session)
 
     def unpause(self, workflow: Workflow | str, *, session: Joinable | None = None) -> None:
         """Another name for `resume`."""
@@ -86,7 +90,7 @@ class Orchestrator:
         session: Joinable | None = None,
     ) -> None:
         """Run a complete stage and what follows it once more."""
-        message = RestartStage(execution_id=_id(workflow), stage_id=stage_id, user=user)
+        message = RestartStage(execution_id=_id(workflow), stage_id=stage_id, user=_by(user))
         self._push(message, session)
 
     def cancel_stage(
@@ -98,7 +102,7 @@ class Orchestrator:
         session: Joinable | None = None,
     ) -> None:
         """Withdraw one stage; the rest of its workflow goes on."""
-        self._push(CancelStage.of(stage, user=user, reason=reason), session)
+        self._push(CancelStage.of(stage, user=_by(user), reason=reason), session)
 
     def signal(
         self,
@@ -119,7 +123,7 @@ class Orchestrator:
                 signal_name=name,
                 signal_data=dict(data or {}),
                 persistent=persistent,
-                user=user,
+                user=_by(user),
             ),
             session,
         )
@@ -130,6 +134,11 @@ class Orchestrator:
 
     def _push(self, message: Message, session: Joinable | None) -> None:
         self.queue.push(message, session=session)
+
+
+def _by(user: str) -> str:
+    """Who asks for it: `user`, or if nobody was named, who acts in this context."""
+    return current_actor(user) if user in ("", "anonymous") else user
 
 
 def _id(workflow: Workflow | str) -> str:

@@ -40,7 +40,7 @@ def is_public(address: str) -> bool:
 def resolve(host: str, port: int, *, allow_private: bool = False) -> list[Address]:
     """The addresses of `host`; `ForbiddenAddress` if one of them is not public."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = [(family, where) for family, _, _, _, where in found]
+    addresses: list[Address] = [(family, where) for family, _, _, _, where in found]
     if not allow_private:
         for _, where in addresses:
             if not is_public(str(where[0])):
@@ -89,7 +89,7 @@ def http_connection(
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ForbiddenAddress(f"{parts.scheme or 'no scheme'}: only http and https URLs are called")
+        raise ForbiddenAddress(f"{parts.scheme or 'no scheme'}: only http and https are called")
     secure = parts.scheme == "https"
     connection = _Http(parts.hostname, parts.port or (443 if secure else 80), timeout=timeout)
     connection.allow_private = allow_private

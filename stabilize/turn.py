@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from stabilize.clock import from_ms, new_id
 from stabilize.database import insert_into
 from stabilize.errors import StabilizeError
+from stabilize.events.account import Account
 from stabilize.events.base import Event, EventType
 from stabilize.events.recorder import EventRecorder
 from stabilize.events.rows import Draft
@@ -148,6 +149,7 @@ class Turn:
         self._again: list[dict[str, Any]] = []
         self._purges: list[tuple[str, str | None]] = []
         self._drafts: list[Draft] = []
+        self._account = None if recorder is None else Account()
         self._at = from_ms(now)
 
     # --- taking -----------------------------------------------------------------------------
@@ -240,6 +242,9 @@ class Turn:
             self.written.played += 1
             try:
                 handle(message, self)
+                if self._account is not None:
+                    for event_type, entity, data in self._account.untold():
+                        self.record(event_type, entity, **data)
             except MessageRefused as refused:
                 logger.warning("%s", refused, extra={"workflow_id": message.execution_id})
 
@@ -276,6 +281,8 @@ class Turn:
 
     def set(self, entity: Entity, **values: Any) -> None:
         """Change columns of an entity."""
+        if self._account is not None:
+            self._account.before_change(entity, values)
         self._writes.set(entity, values)
 
     def add(self, entity: Entity) -> None:
@@ -405,7 +412,9 @@ class Turn:
         if self.recorder is None:
             return
         workflow_id = entity.id if isinstance(entity, Workflow) else entity.workflow_id
-        self.set(entity, event_version=entity.event_version + 1)
+        assert self._account is not None
+        self._account.tell(event_type, entity, data)
+        self._writes.set(entity, {"event_version": entity.event_version + 1})
         self._drafts.append(
             self.recorder.draft(
                 event_type,

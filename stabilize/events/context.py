@@ -27,7 +27,9 @@ def clear_event_context() -> None:
     _current.set(None)
 
 
-def get_event_metadata(correlation_id: str = "", source_handler: str | None = None) -> EventMetadata:
+def get_event_metadata(
+    correlation_id: str = "", source_handler: str | None = None
+) -> EventMetadata:
     """The metadata of an event recorded now; `correlation_id` is used when none was set."""
     current = _current.get()
     if current is None:

@@ -204,7 +204,7 @@ def get_event_recorder() -> EventRecorder | None:
 
 def set_event_recorder(recorder: EventRecorder | None) -> None:
     """Put `recorder` in force in place of the one before, which is closed."""
-    global _recorder  # noqa: PLW0603 (the seed's global recorder)
+    global _recorder
     before, _recorder = _recorder, recorder
     if before is not None and before is not recorder:
         before.close()

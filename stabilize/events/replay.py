@@ -139,7 +139,7 @@ class EventReplayer:
         """Keep the state of a workflow up to where nothing can still come; None if there is none.
         """
         if self.snapshot_store is None:
-            raise ValueError("EventReplayer(event_store, snapshot_store=...) has none to keep it in")
+            raise ValueError("give EventReplayer a snapshot_store to keep snapshots in")
         result = self.rebuild(workflow_id, self.event_store.safe_sequence())
         if result.last_sequence == result.snapshot_sequence:
             return None

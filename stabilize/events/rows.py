@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Row, Table, insert, select, type_coerce
+from sqlalchemy import Connection, Dialect, Table, insert, select, type_coerce
 
 from stabilize.clock import new_id, utc_now
 from stabilize.events.base import EntityType, Event, EventMetadata, EventType, event_type_of
@@ -78,7 +78,7 @@ _WRITTEN = (
     "attempt",
     "error",
 )
-_STATUS = {
+STATUS_OF = {
     EventType.WORKFLOW_STARTED: "RUNNING",
     EventType.WORKFLOW_PAUSED: "PAUSED",
     EventType.WORKFLOW_RESUMED: "RUNNING",
@@ -227,7 +227,7 @@ def _reported(
 ) -> tuple[Any, ...]:
     """The columns that reports ask for, in the order in which they are written."""
     get = data.get
-    status = get("status") or get("new_status") or _STATUS.get(event_type)
+    status = get("status") or get("new_status") or STATUS_OF.get(event_type)
     error = get("error")
     return (
         _cut(get("application")),
@@ -266,10 +266,10 @@ def stored_type(event: Event) -> str:
     """The name under which the type of `event` is stored."""
     if event.event_type is EventType.UNKNOWN:
         return str(event.data.get("_raw_event_type", EventType.UNKNOWN.value))
-    return event.event_type.value
+    return str(event.event_type.value)
 
 
-def event_of(row: Row[Any] | Sequence[Any]) -> Event:
+def event_of(row: Any) -> Event:
     """The event of a row of `READ`; an unknown type becomes UNKNOWN and keeps its name."""
     (sequence, event_id, raw, timestamp, entity_type, entity_id, workflow_id, version, data,
      schema_version, correlation_id, causation_id, actor, source_handler) = row

@@ -193,7 +193,7 @@ class SnapshotStore:
         One that another version of the reducer made, or whose hash is wrong, is passed over.
         """
         query = (
-            select(SnapshotRecord.__table__)  # type: ignore[arg-type]
+            select(SnapshotRecord.__table__)
             .where(
                 SnapshotRecord.entity_type == entity_type.value,
                 SnapshotRecord.entity_id == entity_id,

@@ -197,8 +197,6 @@ def _stage_suspended(state: WorkflowState, event: Event) -> None:
 def _stage_resumed(state: WorkflowState, event: Event) -> None:
     stage = _named_stage(state, event)
     stage["status"] = "RUNNING"
-    for task_id in event.data.get("task_ids") or ():
-        state.task(task_id)["status"] = "RUNNING"
 
 
 # --- tasks ------------------------------------------------------------------------------------
@@ -264,6 +262,13 @@ def _status_changed(state: WorkflowState, event: Event) -> None:
 
 
 def _updated(state: WorkflowState, event: Event) -> None:
+    removed = event.data.get("removed") or ()
+    if removed:
+        part = "context" if event.event_type is EventType.CONTEXT_UPDATED else "outputs"
+        of_stage = event.entity_type is EntityType.STAGE
+        values = state.stage(event.entity_id)[part] if of_stage else state.context
+        for key in removed:
+            values.pop(key, None)
     if event.entity_type is EntityType.WORKFLOW:
         _merge(state.context, event.data.get("context"))
     elif event.entity_type is EntityType.STAGE:

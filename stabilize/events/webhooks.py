@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import hmac
 import http.client
 import os
+import socket
+import threading
 import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -22,7 +25,6 @@ SCHEDULE_SECONDS = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400
 """How long after a failed attempt the next one comes: ten attempts in all."""
 GONE = 410
 _THROTTLED = frozenset({429, 502, 503, 504})
-_LIMIT = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,13 +120,24 @@ class WebhookSender:
         if secret is not None:
             headers["webhook-signature"] = sign(secret, message_id, timestamp, body)
         connection, target = http_connection(url, self.timeout, allow_private=self.allow_private)
+        # the socket's own timeout is for each read; an endpoint that drips would outlast it
+        watchdog = threading.Timer(self.timeout, _cut, [connection])
+        watchdog.daemon = True
+        watchdog.start()
         try:
             connection.request("POST", target, body, headers)
             response = connection.getresponse()
-            response.read(_LIMIT)
             return response.status, _retry_after(response.getheader("retry-after"))
         finally:
+            watchdog.cancel()
             connection.close()
+
+
+def _cut(connection: http.client.HTTPConnection) -> None:
+    sock = connection.sock
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
 
 
 def _since(started: float) -> int:

@@ -11,7 +11,7 @@ from stabilize.handlers.admission import forget_choices, leave
 from stabilize.handlers.base import Handler
 from stabilize.handlers.concurrency import take_slot
 from stabilize.handlers.flow import Arrival, activate, new_run, put
-from stabilize.handlers.lifecycle import complete_if_idle, finish_stage, withdraw
+from stabilize.handlers.lifecycle import complete_if_idle, describe, finish_stage, withdraw
 from stabilize.models import StageExecution, Token
 from stabilize.net import Net, is_active
 from stabilize.queue.messages import JumpToStage, RestartStage
@@ -108,6 +108,16 @@ def _leave(turn: Turn, net: Net, source: StageExecution, message: JumpToStage) -
         end_time=turn.now,
         phase=StagePhase.ENDED,
         context={**source.context, **message.jump_context},
+    )
+    turn.record(
+        EventType.STAGE_COMPLETED,
+        source,
+        **describe(source),
+        status=source.status.name,
+        end_time=turn.now,
+        duration_ms=None if source.start_time is None else turn.now - source.start_time,
+        outputs=source.outputs,
+        context=message.jump_context,
     )
     turn.set(net.workflow, open_runs=net.workflow.open_runs - 1)
     leave(turn, net, source)
@@ -246,10 +256,12 @@ class RestartStageHandler(Handler[RestartStage]):
             if not take_slot(turn, workflow):
                 turn.again(message, 1_000)
                 return
+            before = workflow.status
             turn.set(workflow, status=S.RUNNING, end_time=None)
-            turn.record(
-                EventType.STATUS_CHANGED, workflow, old_status=S.TERMINAL.name, new_status="RUNNING"
-            )
+            with turn.actor(message.user):
+                turn.record(
+                    EventType.STATUS_CHANGED, workflow, old_status=before.name, new_status="RUNNING"
+                )
         reopen(turn, net, stage, part_from(turn, net, stage), source=None, delivered={})
 
 

@@ -88,7 +88,7 @@ def finish_stage(
             put(turn, net, arrivals)
         turn.push(_news_for_parent(stage, stage.parent_stage_id))
     elif status is S.TERMINAL and not failure_is_absorbed(turn, net, stage):
-        end_workflow(turn, net, S.TERMINAL)
+        end_workflow(turn, net, S.TERMINAL, error=event.get("error") or error_of(stage))
     elif status is S.TERMINAL:
         put(turn, net, _all_edges(net, stage, TokenKind.FAILED))
     elif status is S.CANCELED:

@@ -123,7 +123,7 @@ def _keep(turn: Turn, stage: StageExecution, message: SignalStage, kept: int) ->
                 "ref_id": stage.ref_id,
                 "name": message.signal_name,
                 "data": message.signal_data,
-                "user": message.user,
+                "user_name": message.user,
                 "created_at": turn.now,
             }
         ],

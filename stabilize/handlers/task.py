@@ -196,7 +196,7 @@ class CompleteTaskHandler(Handler[CompleteTask]):
         turn.set(task, status=message.status, end_time=turn.now)
         if message.exception:
             turn.set(task, task_exception_details=message.exception)
-        _record_end(message, turn, stage, task)
+        _record_end(message, turn, stage, task, context)
         tasks = turn.net(message).tasks_of(stage)
         following = tasks[tasks.index(task) + 1 :]
         if message.stops_stage:
@@ -213,7 +213,11 @@ class CompleteTaskHandler(Handler[CompleteTask]):
 
 
 def _record_end(
-    message: CompleteTask, turn: Turn, stage: StageExecution, task: TaskExecution
+    message: CompleteTask,
+    turn: Turn,
+    stage: StageExecution,
+    task: TaskExecution,
+    context: dict[str, object],
 ) -> None:
     failed = message.status in (S.TERMINAL, S.STOPPED, S.FAILED_CONTINUE)
     duration = None if task.start_time is None else turn.now - task.start_time
@@ -223,7 +227,7 @@ def _record_end(
         "end_time": turn.now,
         "duration_ms": duration,
         "stage_id": stage.id,
-        "context": message.context,
+        "context": context,
         "outputs": message.outputs,
     }
     if failed:

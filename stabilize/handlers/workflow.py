@@ -52,7 +52,8 @@ class StartWorkflowHandler(Handler[StartWorkflow]):
         turn.set(workflow, status=S.RUNNING, start_time=turn.now)
         net.tokens_known = True
         firsts = _initial_stages(turn, net)
-        _record_start(turn, workflow, firsts)
+        with turn.actor(message.user):
+            _record_start(turn, workflow, firsts)
         for stage in firsts:
             activate(turn, net, stage)
         if not firsts:
@@ -153,7 +154,8 @@ class CancelWorkflowHandler(Handler[CancelWorkflow]):
             canceled_by=message.user[:255],
             cancellation_reason=message.reason[:1024],
         )
-        end_workflow(turn, net, S.CANCELED)
+        with turn.actor(message.user):
+            end_workflow(turn, net, S.CANCELED)
         turn.reader.everything(net)
         for stage in net.runs():
             if stage.status is S.NOT_STARTED:
@@ -196,12 +198,13 @@ class PauseWorkflowHandler(Handler[PauseWorkflow]):
                 paused=PausedDetails(paused_by=message.user, pause_time=turn.now),
             )
         paused = workflow.paused
-        turn.record(
-            EventType.WORKFLOW_PAUSED,
-            workflow,
-            paused_by=message.user,
-            pause_time=turn.now if paused is None else paused.pause_time,
-        )
+        with turn.actor(message.user):
+            turn.record(
+                EventType.WORKFLOW_PAUSED,
+                workflow,
+                paused_by=message.user,
+                pause_time=turn.now if paused is None else paused.pause_time,
+            )
 
 
 class ResumeWorkflowHandler(Handler[ResumeWorkflow]):
@@ -225,16 +228,25 @@ class ResumeWorkflowHandler(Handler[ResumeWorkflow]):
                 paused_ms=spent,
             ),
         )
-        turn.record(EventType.WORKFLOW_RESUMED, workflow, resume_time=turn.now, paused_ms=spent)
+        with turn.actor(message.user):
+            turn.record(
+                EventType.WORKFLOW_RESUMED,
+                workflow,
+                status=workflow.status.name,
+                resume_time=turn.now,
+                paused_ms=spent,
+            )
         turn.connection.execute(
             update(MESSAGES)
             .where(MESSAGES.c.workflow_id == workflow.id, MESSAGES.c.visible_at >= PARKED)
             .values(visible_at=turn.now)
         )
         turn.written.left_work = True
+        if not started:
+            turn.push(StartWorkflow(execution_id=workflow.id))
+            return
         _resume_stages(turn, net)
-        if started:  # its last stage may have ended while it was paused
-            complete_if_idle(turn, net)
+        complete_if_idle(turn, net)  # its last stage may have ended while it was paused
 
 
 def _resume_stages(turn: Turn, net: Net) -> None:

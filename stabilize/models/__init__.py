@@ -17,9 +17,10 @@ from stabilize.models.token import BufferedSignal, Claim, Token
 from stabilize.models.values import MultiInstanceConfig, PausedDetails, Trigger
 from stabilize.models.workflow import Workflow
 
-from stabilize.models import ddl as _ddl  # isort: skip  # it listens to the finished metadata
+from stabilize.models import ddl  # isort: skip
 
 __all__ = [
+    "ddl",
     "BufferedSignal",
     "Claim",
     "DeadLetter",

@@ -113,7 +113,8 @@ GROUP BY name, implementing_class""",
     ),
     View(
         "workflow_timeline",
-        """SELECT workflow_id, ROW_NUMBER() OVER (PARTITION BY workflow_id ORDER BY sequence) AS step,
+        """SELECT workflow_id,
+       ROW_NUMBER() OVER (PARTITION BY workflow_id ORDER BY sequence) AS step,
        sequence, timestamp, event_type, entity_type, entity_id, entity_name, ref_id, status,
        duration_ms, error,
        LAG(timestamp) OVER (PARTITION BY workflow_id ORDER BY sequence) AS previous_timestamp
@@ -211,8 +212,8 @@ GROUP BY queue, type, task_type""",
     ),
     View(
         "dead_letters",
-        """SELECT id, queue, type, task_type, workflow_id, message_id, attempts, deaths, reason, error,
-       created_at, moved_at
+        """SELECT id, queue, type, task_type, workflow_id, message_id, attempts, deaths, reason,
+       error, created_at, moved_at
 FROM {s}stabilize_dead_letters""",
     ),
 )

@@ -45,6 +45,8 @@ class WorkflowLevel(Message):
 class StartWorkflow(WorkflowLevel):
     starts_work: ClassVar[bool] = True
 
+    user: str = ""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CompleteWorkflow(WorkflowLevel):
@@ -228,7 +230,7 @@ class TaskLevel(StageLevel):
 
 @dataclass(frozen=True, kw_only=True)
 class StartTask(TaskLevel):
-    starts_work: ClassVar[bool] = True
+    """Begin a task; in a paused workflow its handler pauses task and stage, for people to see."""
 
 
 @dataclass(frozen=True, kw_only=True)

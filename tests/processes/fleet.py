@@ -128,7 +128,7 @@ class Fleet:
     def statuses(self) -> dict[str, WorkflowStatus]:
         with self.queue.database.reading() as session:
             rows = session.execute(select(Workflow.id, Workflow.status))
-            return dict(rows.tuples().all())
+            return dict(rows.all())
 
     def open(self) -> int:
         """How many workflows have not ended."""

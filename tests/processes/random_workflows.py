@@ -58,7 +58,7 @@ def _node(rng: random.Random, n: int) -> Node:
         fails=rng.random() < 0.12,
         on_failure=rng.choice(list(FLAGS)),
         retries=rng.choice([0] * 7 + [1, 2]),
-        ms=rng.choice([0, 0, 0, 5, 20]),
+        ms=rng.choice([0, 0, 5, 20, 60]),
         skipped=rng.random() < 0.05,
     )
 
@@ -70,6 +70,8 @@ def _decide(rng: random.Random, node: Node) -> None:
         node.join = rng.choice(joins if node.after else [*joins, JoinType.MULTI_MERGE])
         if node.join is JoinType.N_OF_M:
             node.threshold = rng.randint(1, len(node.before))
+        elif node.join is JoinType.MULTI_MERGE:
+            node.retries = 0  # the next run goes on with the context of the one before
     if len(node.after) > 1 and rng.random() < 0.3:
         node.chosen = set(rng.sample(node.after, rng.randint(1, len(node.after) - 1)))
 

@@ -25,7 +25,7 @@ from tests.support.backends import BackendUnderTest
 
 FULL = bool(os.environ.get("STABILIZE_FULL"))
 WORKFLOWS, KILLS = (200, 40) if FULL else (24, 4)
-WIDE = 1_500 if FULL else 300
+WIDE = 1_500 if FULL else 400
 WAITING = 10_000 if FULL else 600
 AHEAD = 4
 """So many times its slots a worker may hold."""
@@ -161,9 +161,10 @@ def check_executions(
     assert all(n <= kills for n in extra.values())
     assert sum(n for n in extra.values() if n > 0) <= explained
     for id, status in fleet.statuses().items():
-        if status is WorkflowStatus.SUCCEEDED and len(expected[id].statuses) == 1:
+        if status is WorkflowStatus.SUCCEEDED:
             ran = {name: counts.get((id, name, "execute"), 0) for name in expected[id].executions}
-            assert all(ran[name] >= n for name, n in expected[id].executions.items())
+            missing = {name: n for name, n in expected[id].executions.items() if ran[name] < n}
+            assert not missing, f"workflow {id}: {ran}, expected {expected[id].executions}"
     print(f"{sum(n for n in extra.values() if n > 0)} bodies ran once more")
 
 
@@ -202,7 +203,7 @@ def test_small_workflows_end_long_before_a_large_one_they_were_started_beside(
     last = (max(ends[workflow.id] for workflow in small) - begin) / 1000
     print(f"{shape} of {WIDE}: {took:.2f} s, the last of 20 small ones after {last:.2f} s")
     assert set(fleet.statuses().values()) == {WorkflowStatus.SUCCEEDED}
-    assert last < took / 2
+    assert last < (took / 2 if FULL else took)
 
 
 @pytest.mark.timeout(900 if FULL else 120)

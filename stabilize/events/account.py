@@ -1,0 +1,129 @@
+"""Sees to it that nothing changes in a turn without an event that tells of it.
+
+Handlers record what has a meaning of its own. Whatever else they changed of a status, a context or
+outputs (a task passed over, a stage paused, an error noted) is found here by comparing what the
+events of the turn have told with what is there, and told by a generic event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stabilize.events.base import EventType
+from stabilize.events.rows import STATUS_OF
+from stabilize.models import StageExecution, TaskExecution, Workflow
+
+Entity = Workflow | StageExecution | TaskExecution
+Finding = tuple[EventType, Entity, dict[str, Any]]
+
+
+@dataclass(slots=True)
+class _Told:
+    """What the events so far say of an entity."""
+
+    entity: Entity
+    status: str
+    end_time: int | None
+    context: dict[str, Any]
+    outputs: dict[str, Any]
+
+
+class Account:
+    """What a turn has changed of entities, against what its events tell."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, _Told] = {}
+
+    def before_change(self, entity: Entity, values: Mapping[str, Any]) -> None:
+        """Note how an entity is told, before it is changed."""
+        if entity.id in self._open or not (
+            "status" in values or "context" in values or "outputs" in values
+        ):
+            return
+        status = entity.status.name
+        untold = status == "NOT_STARTED" or isinstance(entity, TaskExecution)
+        outputs = entity.outputs if isinstance(entity, StageExecution) else {}
+        self._open[entity.id] = _Told(
+            entity,
+            status,
+            entity.end_time,
+            {} if untold else entity.context,  # type: ignore[union-attr]
+            {} if untold else outputs,
+        )
+
+    def tell(self, event_type: EventType, entity: Entity, data: Mapping[str, Any]) -> None:
+        """Note what an event tells."""
+        told = self._open.get(entity.id)
+        if told is not None:
+            status = data.get("status") or data.get("new_status") or STATUS_OF.get(event_type)
+            if status is not None:
+                told.status = status
+                told.end_time = data.get("end_time", told.end_time)
+        if isinstance(entity, TaskExecution):
+            told = self._open.get(entity.stage_id)
+        if told is None:
+            return
+        if event_type in (EventType.STAGE_STARTED, EventType.WORKFLOW_STARTED):
+            told.context = data.get("context") or {}
+            return
+        if data.get("context"):
+            told.context = {**told.context, **data["context"]}
+        if data.get("outputs"):
+            told.outputs = {**told.outputs, **data["outputs"]}
+
+    def untold(self) -> Iterator[Finding]:
+        """What changed and was not told, as events to be recorded; the account begins anew."""
+        if not self._open:
+            return
+        opened, self._open = self._open, {}
+        for told in opened.values():
+            entity = told.entity
+            status = entity.status.name
+            if status != told.status:
+                yield _status_changed(entity, told)
+            if isinstance(entity, TaskExecution) or status == "NOT_STARTED":
+                continue
+            if entity.context is not told.context and entity.context != told.context:
+                yield _values_changed(
+                    EventType.CONTEXT_UPDATED, entity, "context", told.context, entity.context
+                )
+            if isinstance(entity, StageExecution) and entity.outputs != told.outputs:
+                yield _values_changed(
+                    EventType.OUTPUTS_UPDATED, entity, "outputs", told.outputs, entity.outputs
+                )
+
+
+def _status_changed(entity: Entity, told: _Told) -> Finding:
+    data: dict[str, Any] = {
+        **_names(entity),
+        "old_status": told.status,
+        "new_status": entity.status.name,
+    }
+    if entity.end_time is not None and entity.end_time != told.end_time:
+        data["end_time"] = entity.end_time
+    return EventType.STATUS_CHANGED, entity, data
+
+
+def _values_changed(
+    event_type: EventType,
+    entity: Entity,
+    key: str,
+    told: dict[str, Any],
+    actual: dict[str, Any],
+) -> Finding:
+    delta = {k: v for k, v in actual.items() if k not in told or told[k] != v}
+    data = {**_names(entity), key: delta}
+    removed = [k for k in told if k not in actual]
+    if removed:
+        data["removed"] = removed
+    return event_type, entity, data
+
+
+def _names(entity: Entity) -> dict[str, Any]:
+    if isinstance(entity, StageExecution):
+        return {"ref_id": entity.ref_id, "type": entity.type, "name": entity.name}
+    if isinstance(entity, TaskExecution):
+        return {"name": entity.name, "stage_id": entity.stage_id}
+    return {}
