@@ -10,6 +10,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from stabilize.clock import ManualClock as ManualClock
     from stabilize.clock import new_id as new_id
+    from stabilize.dag.reducers import apply_output_reducers as apply_output_reducers
+    from stabilize.dag.reducers import get_reducer as get_reducer
+    from stabilize.dag.reducers import register_reducer as register_reducer
     from stabilize.database import Database as Database
     from stabilize.errors import ConcurrencyError as ConcurrencyError
     from stabilize.errors import ConfigurationError as ConfigurationError
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from stabilize.models import Trigger as Trigger
     from stabilize.models import Workflow as Workflow
     from stabilize.models import metadata as metadata
+    from stabilize.models.triggers import Signal as Signal
+    from stabilize.models.triggers import Timer as Timer
     from stabilize.orchestrator import Orchestrator as Orchestrator
     from stabilize.processor import QueueProcessor as QueueProcessor
     from stabilize.processor import QueueProcessorConfig as QueueProcessorConfig
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
     from stabilize.queue import SqliteQueue as SqliteQueue
     from stabilize.stages.builder import StageDefinitionBuilder as StageDefinitionBuilder
     from stabilize.stages.builder import register_builder as register_builder
+    from stabilize.stages.loops import LoopBuilder as LoopBuilder
     from stabilize.status import JoinType as JoinType
     from stabilize.status import SplitType as SplitType
     from stabilize.status import SyntheticStageOwner as SyntheticStageOwner
@@ -61,9 +67,11 @@ if TYPE_CHECKING:
     from stabilize.tasks.body import (
         raise_if_cancellation_requested as raise_if_cancellation_requested,
     )
+    from stabilize.tasks.sub_workflow import SubWorkflowTask as SubWorkflowTask
 
 _HOMES: dict[str, tuple[str, ...]] = {
     "clock": ("ManualClock", "new_id"),
+    "dag.reducers": ("apply_output_reducers", "get_reducer", "register_reducer"),
     "database": ("Database",),
     "errors": (
         "ConcurrencyError",
@@ -92,6 +100,9 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "orchestrator": ("Orchestrator",),
     "processor": ("QueueProcessor", "QueueProcessorConfig"),
     "queue": ("MySQLQueue", "PostgresQueue", "Queue", "SqliteQueue"),
+    "models.triggers": ("Signal", "Timer"),
+    "stages.loops": ("LoopBuilder",),
+    "tasks.sub_workflow": ("SubWorkflowTask",),
     "stages.builder": ("StageDefinitionBuilder", "register_builder"),
     "status": ("JoinType", "SplitType", "SyntheticStageOwner", "WorkflowStatus"),
     "store": (

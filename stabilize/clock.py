@@ -23,8 +23,8 @@ _prefix = ""
 
 def _forget() -> None:
     """A forked child must not go on counting where its parent does."""
-    global _last_ms
-    _last_ms = 0
+    global _last_ms, _lock
+    _last_ms, _lock = 0, threading.Lock()  # whoever held the old one is not here
 
 
 os.register_at_fork(after_in_child=_forget)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import weakref
@@ -11,7 +12,18 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TypeVar
 
-from sqlalchemy import BigInteger, Connection, Engine, Insert, Table, event, insert, inspect, literal, select
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Engine,
+    Insert,
+    Table,
+    event,
+    insert,
+    inspect,
+    literal,
+    select,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
@@ -34,6 +46,20 @@ _NOTIFY_SECONDS = 0.02
 _VERB_PATIENCE = 10.0
 _registry: weakref.WeakValueDictionary[str, Database] = weakref.WeakValueDictionary()
 _registry_lock = threading.Lock()
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_left_to_the_parent: list[object] = []
+
+
+def _leave_connections() -> None:
+    """A forked child must not speak on its parent's connections, nor say goodbye on them."""
+    global _registry_lock
+    _registry_lock = threading.Lock()
+    for engine in tuple(_engines):
+        _left_to_the_parent.append(engine.pool)  # collected, it would close what is not ours
+        engine.dispose(close=False)
+
+
+os.register_at_fork(after_in_child=_leave_connections)
 
 
 class Database:
@@ -44,6 +70,7 @@ class Database:
 
     def __init__(self, engine: Engine, backend: Backend, *, owned: bool) -> None:
         self.engine = engine
+        _engines.add(engine)
         self.backend = backend
         self.owned = owned
         self.clock: Clock | None = None

@@ -104,6 +104,8 @@ class Net:
         self.blocks: set[int] = set()
         self.has_gates = False
         """Some stage may have to wait for more than its tokens."""
+        self.has_quiet_joins = False
+        """Some join asks whether anything can still come."""
         self.view: tuple[int, Workflow] | None = None
         """The workflow as tasks see it, as of one version."""
         self.tokens_known = False
@@ -120,11 +122,14 @@ class Net:
         self.tasks[stage.id] = list(tasks)
         if stage.definition and not GATES.isdisjoint(stage.definition):
             self.has_gates = True
+        if stage.definition and self.rule_of(stage).asks_for_quiet:
+            self.has_quiet_joins = True
         if stage.latest:
             self.newest[stage.ref_id] = stage
         if stage.parent_stage_id is not None:
             siblings = self.children.setdefault(stage.parent_stage_id, [])
-            siblings[:] = [s for s in siblings if s.ref_id != stage.ref_id or not stage.latest]
+            if stage.run > 1 and stage.latest:
+                siblings[:] = [s for s in siblings if s.ref_id != stage.ref_id]
             if stage.latest:
                 siblings.append(stage)
 
@@ -162,6 +167,7 @@ def _rule_of(stage: StageExecution) -> JoinRule:
         threshold=stage.join_threshold,
         keep=stage.join_keep,
         rest=stage.join_rest,
+        scope=stage.join_scope,
         on_failure=stage.on_branch_failure,
     )
 
@@ -287,9 +293,9 @@ class NetReader:
             .group_by(Token.thread, Token.upstream_ref_id, Token.kind)
         )
         edges = len(net.upstream.get(ref_id, ()))
-        by_thread = not net.rules.get(ref_id, _PLAIN).matches_threads
+        apart = net.rules.get(ref_id, _PLAIN).matches_threads
         for thread, upstream, kind, count, used in rows:
-            tally = tallies.setdefault("" if by_thread else thread, Tally(edges=edges))
+            tally = tallies.setdefault(thread if apart else "", Tally(edges=edges))
             tally.add(upstream, kind, int(count), consumed=int(used))
 
     def _read_block(self, nets: Mapping[str, Net], block: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from stabilize.database import Database
-from stabilize.handlers.context import inherited_outputs
+from stabilize.handlers.context import inherited
 from stabilize.models import StageExecution, Workflow
 from stabilize.net import Net
 from stabilize.store import WorkflowStore
@@ -66,10 +66,10 @@ def view_of(net: Net, stage: StageExecution, database: Database) -> StageExecuti
 
     def read() -> dict[str, Any]:
         with database.engine.connect() as connection:
-            return inherited_outputs(connection, stage.id)
+            return inherited(connection, stage)
 
     def inherit() -> dict[str, Any]:
-        outputs: dict[str, Any] = database.retrying(read, patience=math.inf)
+        outputs = database.retrying(read, patience=math.inf)
         return outputs
 
     tasks = net.tasks_of(stage)

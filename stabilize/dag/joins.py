@@ -43,6 +43,7 @@ class JoinRule:
     threshold: int = 0
     keep: bool = False
     rest: str | None = None
+    scope: str | None = None
     on_failure: str | None = None
 
     @property
@@ -54,7 +55,12 @@ class JoinRule:
     def matches_threads(self) -> bool:
         """Tokens of different threads wait apart, unless the join is there to bring them together.
         """
-        return not (self.keep or self.type is JoinType.THREADS)
+        return not (self.keep or self.rest == "block" or self.asks_for_quiet)
+
+    @property
+    def asks_for_quiet(self) -> bool:
+        """What the join does depends on whether anything can still come, from anywhere."""
+        return self.type is JoinType.THREADS or self.scope == "general"
 
 
 def counts_as(kind: TokenKind, rule: JoinRule) -> TokenKind:
@@ -86,13 +92,15 @@ class Tally:
     """The tokens that lie before one join, in one thread, counted as they come.
 
     `live`, `dead`, `failed` and `halt` count edges by the best that came on them, `arrivals` the
-    live tokens themselves. `fired` counts the starts since the join was last reset.
+    live tokens themselves. `fired` counts the starts since the join was last reset. `quiet`: no
+    token can come any more but through the join itself.
     """
 
     edges: int
     best: dict[str, TokenKind] = field(default_factory=dict)
     arrivals: int = 0
     fired: int = 0
+    quiet: bool = False
     came_live: list[str] = field(default_factory=list)
     counts: dict[TokenKind, int] = field(default_factory=lambda: dict.fromkeys(_RANK, 0))
 
@@ -140,8 +148,8 @@ def _nothing_came(tally: Tally) -> Decision:
 
 
 def and_join(tally: Tally, rule: JoinRule) -> Decision:
-    """Fire once each edge has a token and one of them is live (WCP-3, 7, 33, 37)."""
-    if tally.missing:
+    """Fire once each edge has a token and one of them is live (WCP-3, 7, 33, 37, 38)."""
+    if tally.missing and not tally.quiet:
         return WAIT
     if tally.failed or tally.halt or not tally.live:
         return _nothing_came(tally)
@@ -191,7 +199,9 @@ def counting_join(tally: Tally, rule: JoinRule) -> Decision:
 
 def thread_merge(tally: Tally, rule: JoinRule) -> Decision:
     """Fire for every `threshold` live arrivals of the edge (WCP-41)."""
-    return FIRE if tally.arrivals >= rule.needed else WAIT
+    if tally.arrivals >= rule.needed:
+        return FIRE
+    return _nothing_came(tally) if tally.quiet and not tally.arrivals else WAIT
 
 
 JOINS: dict[JoinType, Callable[[Tally, JoinRule], Decision]] = {

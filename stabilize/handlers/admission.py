@@ -54,6 +54,7 @@ def admit(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:
     for gate in (_choice, _milestone, _mutex, _section):
         obstacle = gate(turn, net, stage)
         if obstacle is not None:
+            _yield_mutex(turn, net, stage, obstacle)
             return obstacle
     if stage.mutex_key is not None:
         _claim(turn, stage, "mutex", stage.mutex_key, stage.id)
@@ -62,6 +63,15 @@ def admit(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:
     if stage.deferred_choice_group is not None:
         _choose(turn, net, stage, stage.deferred_choice_group)
     return None
+
+
+def _yield_mutex(turn: Turn, net: Net, stage: StageExecution, obstacle: Obstacle) -> None:
+    """The stage may have been called as the next for a mutex that it cannot use: call another."""
+    key = stage.mutex_key
+    if key is None or obstacle == Wait(f"mutex:{key}"):
+        return
+    if _owner(turn, stage, "mutex", key) is None:
+        call(turn, net, f"mutex:{key}", first_only=True)
 
 
 def leave(turn: Turn, net: Net, stage: StageExecution) -> None:
@@ -83,13 +93,15 @@ def announce(turn: Turn, net: Net, stage: StageExecution) -> None:
 
 def call(turn: Turn, net: Net, key: str, *, first_only: bool = False) -> None:
     """Have the stages that wait for `key` try again, in the order they came."""
-    waiting = [stage for stage in _waiting(turn, net) if stage.waits_for == key]
+    waiting = [stage for stage in waiting_runs(turn, net) if stage.waits_for == key]
     waiting.sort(key=lambda stage: (stage.waiting_since or 0, stage.position))
     for stage in waiting[:1] if first_only else waiting:
+        turn.set(stage, waits_for=None)  # it may go on: it is no part of a deadlock now
         turn.push(StartStage.of(stage))
 
 
-def _waiting(turn: Turn, net: Net) -> list[StageExecution]:
+def waiting_runs(turn: Turn, net: Net) -> list[StageExecution]:
+    """The runs that have their tokens and wait for something else."""
     if not net.is_complete:
         turn.write_rows()
         ids = turn.session.scalars(
@@ -109,7 +121,7 @@ def _waiting(turn: Turn, net: Net) -> list[StageExecution]:
 def _choice(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:
     group = stage.deferred_choice_group
     if group is not None:
-        chosen = _owner(turn, stage, "choice", group)
+        chosen = _owner(turn, stage, "choice", _choice_key(stage, group))
         if chosen is not None and chosen != stage.id:
             return Withdraw(f"another branch of the choice {group!r} was taken")
     if stage.trigger is not None and not stage.delivered.get("_triggered"):
@@ -198,10 +210,16 @@ def _release(turn: Turn, stage: StageExecution, kind: str, key: str, owner: str)
     )
 
 
+def _choice_key(stage: StageExecution, group: str) -> str:
+    """Each thread has a choice of its own."""
+    return f"{group}@{stage.thread}" if stage.thread else group
+
+
 def _choose(turn: Turn, net: Net, stage: StageExecution, group: str) -> None:
-    _claim(turn, stage, "choice", group, stage.id)
-    for other in _waiting(turn, net):
-        if other.deferred_choice_group == group and other is not stage:
+    _claim(turn, stage, "choice", _choice_key(stage, group), stage.id)
+    for other in waiting_runs(turn, net):
+        offered = other.deferred_choice_group == group and other.thread == stage.thread
+        if offered and other is not stage:
             reason = f"the choice {group!r} fell on {stage.ref_id!r}"
             turn.push(CancelStage.of(other, user="system", reason=reason))
 

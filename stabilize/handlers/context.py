@@ -5,17 +5,41 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Table, select
 from sqlalchemy.orm import aliased
 
+from stabilize.dag.reducers import apply_output_reducers
 from stabilize.models import StageExecution, Token
 from stabilize.models.workflow import merge_outputs
-from stabilize.status import TokenKind, WorkflowStatus
+from stabilize.status import SyntheticStageOwner, TokenKind, WorkflowStatus
 from stabilize.tasks.context import InheritingContext
 from stabilize.turn import Turn
 
+_STAGES: Table = StageExecution.__table__  # type: ignore[assignment]
+_ORDER = (StageExecution.position, StageExecution.ref_id, StageExecution.run)
 
-def inherited_outputs(connection: Connection, run_id: str) -> dict[str, Any]:
+
+def inherited(connection: Connection, stage: StageExecution) -> dict[str, Any]:
+    """What a run inherits, its `output_reducers` applied; an instance inherits as its group does.
+
+    Raises `ValueError` for a reducer nobody registered, and what a reducer itself raises.
+    """
+    is_instance = stage.synthetic_stage_owner is SyntheticStageOwner.INSTANCE
+    run_id = (is_instance and stage.parent_stage_id) or stage.id
+    merged = _lineage_outputs(connection, run_id)
+    if stage.output_reducers:
+        branches = connection.execute(
+            select(_STAGES.c.outputs)
+            .join(Token, Token.source_id == _STAGES.c.id)
+            .where(Token.consumer_id == run_id, Token.kind == TokenKind.LIVE)
+            .order_by(*_ORDER)
+        )
+        reduced = apply_output_reducers(stage.output_reducers, [row.outputs for row in branches])
+        merged.update(reduced)
+    return merged
+
+
+def _lineage_outputs(connection: Connection, run_id: str) -> dict[str, Any]:
     """Merge the outputs of everything the run `run_id` came from, by place in the definition."""
     start = (
         select(Token.source_id.label("id"))
@@ -29,12 +53,12 @@ def inherited_outputs(connection: Connection, run_id: str) -> dict[str, Any]:
         )
     )
     rows = connection.execute(
-        select(StageExecution.__table__.c.outputs)
+        select(_STAGES.c.outputs)
         .where(
             StageExecution.id.in_(select(lineage.c.id)),
             StageExecution.status != WorkflowStatus.SKIPPED,
         )
-        .order_by(StageExecution.position, StageExecution.ref_id, StageExecution.run)
+        .order_by(*_ORDER)
     )
     return merge_outputs(outputs for (outputs,) in rows if outputs)
 
@@ -72,7 +96,7 @@ class Names(Mapping[str, Any]):
 
 def _read(turn: Turn, stage: StageExecution) -> dict[str, Any]:
     turn.write_rows()
-    return inherited_outputs(turn.connection, stage.id)
+    return inherited(turn.connection, stage)
 
 
 def names_for(turn: Turn, stage: StageExecution) -> Mapping[str, Any]:

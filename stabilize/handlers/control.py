@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from stabilize.handlers.base import Handler
-from stabilize.handlers.flow import Arrival, put
-from stabilize.handlers.lifecycle import complete_if_idle, withdraw
+from stabilize.handlers.flow import Arrival, put, runs_under_way
+from stabilize.handlers.lifecycle import complete_if_idle, news_for_parent, withdraw
 from stabilize.handlers.signal import reached_run
 from stabilize.net import is_active
-from stabilize.queue.messages import CancelRegion, CancelStage, ContinueParentStage
+from stabilize.queue.messages import CancelRegion, CancelStage
 from stabilize.status import TokenKind, WorkflowStatus
 from stabilize.turn import Turn
 
@@ -20,7 +20,7 @@ class CancelRegionHandler(Handler[CancelRegion]):
     def handle(self, message: CancelRegion, turn: Turn) -> None:
         net = turn.net(message)
         turn.reader.everything(net)
-        for stage in list(net.runs()):
+        for stage in dict.fromkeys([*net.runs(), *runs_under_way(turn, net)]):
             if stage.cancel_region == message.region and not stage.status.is_complete:
                 reason = f"region {message.region!r} was canceled"
                 turn.push(CancelStage.of(stage, user=message.user, reason=reason))
@@ -31,7 +31,9 @@ class CancelStageHandler(Handler[CancelStage]):
 
     def handle(self, message: CancelStage, turn: Turn) -> None:
         net = turn.net(message)
-        stage = reached_run(turn, net, turn.stage(message))
+        stage = turn.stage(message)
+        if not is_active(stage):
+            stage = reached_run(turn, net, stage)
         if not is_active(stage):
             if stage.status is S.NOT_STARTED and not net.workflow.status.is_complete:
                 turn.set(stage, definition={**stage.definition, "withdrawn": True})
@@ -39,11 +41,7 @@ class CancelStageHandler(Handler[CancelStage]):
         with turn.actor(message.user):
             withdraw(turn, net, stage, unstarted=S.SKIPPED, reason=message.reason)
         if stage.parent_stage_id is not None:
-            turn.push(
-                ContinueParentStage(
-                    execution_id=stage.workflow_id, stage_id=stage.parent_stage_id
-                )
-            )
+            turn.push(news_for_parent(stage, stage.parent_stage_id))
         dead = [
             Arrival(stage, ref_id, TokenKind.DEAD, stage.thread)
             for ref_id in net.downstream.get(stage.ref_id, ())

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, bindparam, case, select, update
+from sqlalchemy import select
 
 from stabilize.dag.joins import (
     Decision,
@@ -18,65 +17,29 @@ from stabilize.dag.joins import (
     decide,
     resets,
 )
+from stabilize.dag.topological import topological_sort
 from stabilize.events.base import EventType
-from stabilize.models import StageExecution, TaskExecution, Token
+from stabilize.handlers.admission import leave
+from stabilize.handlers.tokens import (
+    Arrival,
+    close_all,
+    close_round,
+    kept_tokens,
+    mark_taken,
+    take,
+    take_all,
+    to_be_taken,
+    write_token,
+)
+from stabilize.models import StageExecution, TaskExecution
 from stabilize.net import Net, is_active
 from stabilize.queue.messages import CancelStage, FailStage, StartStage
 from stabilize.status import JoinType, StagePhase, TokenKind, WorkflowStatus
 from stabilize.turn import Turn
 
+_OF_ONE_RUN = frozenset({"withdrawn", "planned_tasks", "terminates"})
+"""What a run keeps in its definition that the next run does not get."""
 _FAILURE_KEYS = frozenset({"error", "exception", "jump_error", "beforeStagePlanningFailed"})
-_OPEN = and_(
-    Token.workflow_id == bindparam("b_workflow"),
-    Token.downstream_ref_id == bindparam("b_ref"),
-    Token.thread == bindparam("b_thread"),
-    Token.closed.is_(False),
-)
-_TABLE: Any = Token.__table__
-_CONSUME = (
-    update(_TABLE)
-    .where(_OPEN)
-    .values(
-        consumer_id=case(
-            (
-                and_(Token.kind == TokenKind.LIVE, Token.consumer_id.is_(None)),
-                bindparam("b_consumer"),
-            ),
-            else_=Token.consumer_id,
-        )
-    )
-)
-_CONSUME_ALL = (
-    update(_TABLE)
-    .where(_OPEN)
-    .values(
-        consumer_id=case(
-            (Token.kind == TokenKind.LIVE, bindparam("b_consumer")), else_=Token.consumer_id
-        ),
-        closed=True,
-    )
-)
-_CLOSE = update(_TABLE).where(_OPEN).values(closed=True)
-_ONE = and_(
-    Token.workflow_id == bindparam("b_workflow"),
-    Token.source_id == bindparam("b_source"),
-    Token.downstream_ref_id == bindparam("b_ref"),
-    Token.ordinal == bindparam("b_ordinal"),
-)
-_CONSUME_ONE = update(_TABLE).where(_ONE).values(consumer_id=bindparam("b_consumer"), closed=True)
-_CLOSE_ONE = update(_TABLE).where(_ONE).values(closed=True)
-_MARK = update(_TABLE).where(_ONE).values(consumer_id=bindparam("b_consumer"))
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """A token on its way: from a run, along an edge, in a thread."""
-
-    source: StageExecution
-    ref_id: str
-    kind: TokenKind
-    thread: str
-    ordinal: int = 0
 
 
 def activate(
@@ -117,7 +80,7 @@ def new_run(
         requisite_stage_ref_ids=old.requisite_stage_ref_ids,
         parent_stage_id=parent_id or old.parent_stage_id,
         synthetic_stage_owner=old.synthetic_stage_owner,
-        definition=dict(old.definition),
+        definition={k: v for k, v in old.definition.items() if k not in _OF_ONE_RUN},
         thread=old.thread,
     )
     if old.delivered.get("_buffered_signals"):
@@ -140,7 +103,14 @@ def new_run(
     for child in list(net.children.get(old.id, ())):
         if not child.planned:
             new_run(turn, net, child, opens=opens, parent_id=run.id)
+            discard_tokens(turn, net, child.ref_id)
     return run
+
+
+def discard_tokens(turn: Turn, net: Net, ref_id: str) -> None:
+    """Whatever lies before a stage is of an earlier round and counts no more."""
+    net.tallies.pop(ref_id, None)
+    turn.run_later(_DISCARD, {"b_workflow": net.workflow.id, "b_ref": ref_id})
 
 
 def add_run(turn: Turn, net: Net, run: StageExecution, tasks: list[TaskExecution]) -> None:
@@ -151,11 +121,17 @@ def add_run(turn: Turn, net: Net, run: StageExecution, tasks: list[TaskExecution
     net.keep(run, tasks)
 
 
-def put(turn: Turn, net: Net, arrivals: list[Arrival]) -> None:
-    """Put tokens on edges and carry out what the joins behind them decide, wave after wave."""
+def put(turn: Turn, net: Net, arrivals: list[Arrival], *, bypassed: str = "") -> None:
+    """Put tokens on edges and carry out what the joins behind them decide, wave after wave.
+
+    `bypassed`: a stage that a jump has started, whatever comes on its edges in this wave.
+    """
     wave = deque(arrivals)
     while wave:
         arrival = wave.popleft()
+        if arrival.ref_id == bypassed:
+            write_token(turn, arrival, arrival.kind, closed=True)
+            continue
         target = turn.reader.newest(
             net, arrival.ref_id, net.downstream[arrival.source.ref_id].get(arrival.ref_id)
         )
@@ -178,9 +154,9 @@ def _pass_through(
     kind = counts_as(arrival.kind, rule)
     if kind is TokenKind.LIVE:
         run = activate(turn, net, target, thread=arrival.thread)
-        _write(turn, arrival, kind, consumer_id=run.id, closed=True)
+        write_token(turn, arrival, kind, consumer_id=run.id, closed=True)
         return
-    _write(turn, arrival, kind, closed=True)
+    write_token(turn, arrival, kind, closed=True)
     _pass_over(turn, net, target, kind, arrival.thread, wave)
 
 
@@ -199,13 +175,12 @@ def _join(
     if tally is None:
         tally = tallies[thread] = Tally(edges=len(net.upstream[target.ref_id]))
     tally.add(arrival.source.ref_id, kind)
-    _write(turn, arrival, kind)
-    while _settle(turn, net, arrival, target, rule, tally, wave):
-        target = net.newest[target.ref_id]
-        again = turn.reader.tallies(net, target.ref_id).get(thread)
-        if again is None:
-            return
-        tally = again
+    tally.quiet = False
+    write_token(turn, arrival, kind)
+    if rule.matches_threads:
+        _settle(turn, net, arrival, target, rule, tally, wave)
+    else:
+        _settle_kept(turn, net, target, rule, wave)
 
 
 def _settle(
@@ -216,18 +191,23 @@ def _settle(
     rule: JoinRule,
     tally: Tally,
     wave: deque[Arrival],
-) -> bool:
-    """Carry out one decision of a join; say whether tokens kept may lead to another."""
+) -> None:
+    """Carry out what a join decides about one thread; begin its next round if this one is over."""
     decision = decide(tally, rule)
-    if decision.verdict is Verdict.FIRE:
-        _fire(turn, net, arrival, target, rule, tally)
-    elif decision.verdict is Verdict.FAIL:
-        _fail(turn, net, target, arrival, decision)
-    elif decision.verdict is Verdict.PASS and decision.passes is not None:
-        _pass_over(turn, net, target, decision.passes, arrival.thread, wave)
-    if decision.verdict is Verdict.WAIT and not tally.fired:
-        return False
-    return _reset(turn, net, arrival, target, rule, tally, decision)
+    match decision.verdict:
+        case Verdict.FIRE:
+            _fire(turn, net, arrival, target, rule, tally)
+        case Verdict.FAIL:
+            _fail(turn, net, target, arrival.thread, decision)
+        case Verdict.PASS:
+            _pass_over(turn, net, target, decision.passes, arrival.thread, wave)
+        case Verdict.WAIT if not tally.fired:
+            return
+    passed = decision.verdict in (Verdict.PASS, Verdict.FAIL)
+    if passed or resets(tally, rule):
+        if passed or rule.type not in (JoinType.AND, JoinType.OR):
+            close_all(turn, target, arrival.thread)
+        net.tallies[target.ref_id].pop(arrival.thread, None)
 
 
 def _fire(
@@ -243,28 +223,93 @@ def _fire(
     thread = arrival.thread
     if rule.type is JoinType.MULTI_MERGE and again:
         thread = branch_of(target, thread, target.run + 1)
-    elif rule.type is JoinType.THREADS:
-        thread = parent_of(thread)
     run = activate(turn, net, target, thread=thread)
     if rule.type in (JoinType.MULTI_MERGE, JoinType.XOR):
-        turn.run_later(
-            _MARK,
-            {
-                "b_workflow": target.workflow_id,
-                "b_source": arrival.source.id,
-                "b_ref": target.ref_id,
-                "b_ordinal": arrival.ordinal,
-                "b_consumer": run.id,
-            },
-        )
-    elif rule.matches_threads:
-        at_once = resets(tally, rule)
-        scope = {**_scope(arrival, target), "b_consumer": run.id}
-        turn.run_later(_CONSUME_ALL if at_once else _CONSUME, scope)
+        mark_taken(turn, arrival, run)
     else:
-        _consume_oldest(turn, net, target, rule, run)
+        take_all(turn, run, arrival.thread, closing=resets(tally, rule))
     if rule.rest == "cancel":
         _withdraw_branches(turn, net, target, tally)
+
+
+def _settle_kept(
+    turn: Turn, net: Net, target: StageExecution, rule: JoinRule, wave: deque[Arrival],
+    *, quiet: bool = False,
+) -> None:
+    """Carry out what a join decides that keeps tokens of all threads, as often as they last."""
+    while tally := turn.reader.tallies(net, target.ref_id).get(""):
+        tally.quiet = quiet
+        decision = decide(tally, rule)
+        if decision.verdict is Verdict.WAIT:
+            if rule.rest == "block" and tally.fired and resets(tally, rule):
+                close_round(turn, net, target)
+                continue
+            return
+        tokens = kept_tokens(turn, net, target)
+        picked = to_be_taken(tokens, rule)
+        thread = min((token.thread for token in picked or tokens), key=len)
+        run: StageExecution | None = None
+        if decision.verdict is Verdict.FIRE:
+            thread = parent_of(thread) if rule.type is JoinType.THREADS else thread
+            run = activate(turn, net, net.newest[target.ref_id], thread=thread)
+        elif decision.verdict is Verdict.FAIL:
+            _fail(turn, net, net.newest[target.ref_id], thread, decision)
+        else:
+            _pass_over(turn, net, net.newest[target.ref_id], decision.passes, thread, wave)
+        if run is None and rule.rest == "block":
+            close_round(turn, net, target)
+        else:
+            take(turn, net, target, picked, run, closing=rule.rest != "block")
+
+
+def settle_quiet(turn: Turn, net: Net) -> None:
+    """Ask the joins that wait until nothing more can come whether that is so (WCP-38, 41)."""
+    if not net.has_quiet_joins:
+        return
+    turn.reader.everything(net)
+    wave: deque[Arrival] = deque()
+    for target in topological_sort([s for s in net.runs() if s.parent_stage_id is None]):
+        rule = net.rule_of(target)
+        if not rule.asks_for_quiet:
+            continue
+        if target.ref_id not in net.tallies:
+            turn.write_rows()
+        tally = turn.reader.tallies(net, target.ref_id).get("")
+        if tally is not None and tally.best and not _may_come(turn, net, target, tally, rule):
+            _settle_kept(turn, net, target, rule, wave, quiet=True)
+            put(turn, net, list(wave))
+            wave.clear()
+
+
+def _may_come(
+    turn: Turn, net: Net, target: StageExecution, tally: Tally, rule: JoinRule
+) -> bool:
+    """Say whether a run under way may still bring the join a token that it lacks."""
+    edges = set(net.upstream[target.ref_id])
+    lacking = edges if rule.type is JoinType.THREADS else edges - set(tally.best)
+    above = set(lacking)
+    waiting = list(lacking)
+    while waiting:
+        further = set(net.upstream.get(waiting.pop(), ())) - above - {target.ref_id}
+        above |= further
+        waiting.extend(further)
+    return any(is_active(s) and s.ref_id in above for s in runs_under_way(turn, net))
+
+
+def runs_under_way(turn: Turn, net: Net) -> list[StageExecution]:
+    """Every run of the workflow that is under way, parents before their synthetic stages."""
+    if not net.is_complete:
+        turn.write_rows()
+        ids = turn.session.scalars(
+            select(StageExecution.id).where(
+                StageExecution.workflow_id == net.workflow.id,
+                StageExecution.phase.not_in((StagePhase.WAITING, StagePhase.ENDED)),
+            )
+        ).all()
+        for id in ids:
+            turn.reader.stage(net, id)
+    found = [stage for stage in net.stages.values() if is_active(stage)]
+    return sorted(found, key=lambda stage: stage.parent_stage_id is not None)
 
 
 def _withdraw_branches(turn: Turn, net: Net, target: StageExecution, tally: Tally) -> None:
@@ -284,141 +329,16 @@ def _withdraw_branches(turn: Turn, net: Net, target: StageExecution, tally: Tall
             waiting.extend(further)
 
 
-def _consume_oldest(
-    turn: Turn,
-    net: Net,
-    target: StageExecution,
-    rule: JoinRule,
-    run: StageExecution | None,
-) -> None:
-    """Take one token of each edge (a kept AND), or so many of the one edge (a thread merge)."""
-    turn.write_rows()
-    tokens = turn.session.execute(
-        select(Token.source_id, Token.ordinal, Token.upstream_ref_id, Token.kind)
-        .where(
-            Token.workflow_id == net.workflow.id,
-            Token.downstream_ref_id == target.ref_id,
-            Token.closed.is_(False),
-        )
-        .order_by(Token.upstream_ref_id, Token.source_id, Token.ordinal)
-    ).all()
-    wanted = rule.needed if rule.type is JoinType.THREADS else 1
-    taken: dict[str, int] = {}
-    for source_id, ordinal, upstream, kind in tokens:
-        if taken.get(upstream, 0) >= wanted:
-            continue
-        taken[upstream] = taken.get(upstream, 0) + 1
-        turn.run_later(
-            _CONSUME_ONE,
-            {
-                "b_workflow": target.workflow_id,
-                "b_source": source_id,
-                "b_ref": target.ref_id,
-                "b_ordinal": ordinal,
-                "b_consumer": run.id if run and kind is TokenKind.LIVE else None,
-            },
-        )
-    turn.write_rows()
-    net.tallies.pop(target.ref_id, None)
-    net.tokens_known = False
-
-
-def _reset(
-    turn: Turn,
-    net: Net,
-    arrival: Arrival,
-    target: StageExecution,
-    rule: JoinRule,
-    tally: Tally,
-    decision: Decision,
-) -> bool:
-    """Begin the next round of a join where this one is over; say whether tokens were kept."""
-    passed = decision.verdict in (Verdict.PASS, Verdict.FAIL)
-    if not rule.matches_threads:
-        if passed:
-            _consume_oldest(turn, net, target, rule, None)
-        return decision.verdict is not Verdict.WAIT
-    if not (passed or resets(tally, rule)):
-        return False
-    if rule.rest == "block":
-        _close_round(turn, net, target, arrival)
-        return True
-    if passed or rule.type not in (JoinType.AND, JoinType.OR):
-        turn.run_later(_CLOSE, _scope(arrival, target))
-    net.tallies[target.ref_id].pop(arrival.thread, None)
-    return False
-
-
-def _close_round(turn: Turn, net: Net, target: StageExecution, arrival: Arrival) -> None:
-    """Close the oldest token of each edge: what came after it on that edge counts from now on."""
-    turn.write_rows()
-    tokens = turn.session.execute(
-        select(Token.source_id, Token.ordinal, Token.upstream_ref_id)
-        .where(
-            Token.workflow_id == net.workflow.id,
-            Token.downstream_ref_id == target.ref_id,
-            Token.thread == arrival.thread,
-            Token.closed.is_(False),
-        )
-        .order_by(Token.consumer_id.is_(None), Token.source_id, Token.ordinal)
-    ).all()
-    seen: set[str] = set()
-    for source_id, ordinal, upstream in tokens:
-        if upstream not in seen:
-            seen.add(upstream)
-            turn.run_later(
-                _CLOSE_ONE,
-                {
-                    "b_workflow": net.workflow.id,
-                    "b_source": source_id,
-                    "b_ref": target.ref_id,
-                    "b_ordinal": ordinal,
-                },
-            )
-    turn.write_rows()
-    net.tallies.pop(target.ref_id, None)
-    net.tokens_known = False
-
-
-def _scope(arrival: Arrival, target: StageExecution) -> dict[str, Any]:
-    return {
-        "b_workflow": target.workflow_id,
-        "b_ref": target.ref_id,
-        "b_thread": arrival.thread,
-    }
-
-
-def _write(
-    turn: Turn,
-    arrival: Arrival,
-    kind: TokenKind,
-    *,
-    consumer_id: str | None = None,
-    closed: bool = False,
-) -> None:
-    turn.add_token(
-        source_id=arrival.source.id,
-        downstream_ref_id=arrival.ref_id,
-        ordinal=arrival.ordinal,
-        workflow_id=arrival.source.workflow_id,
-        upstream_ref_id=arrival.source.ref_id,
-        thread=arrival.thread,
-        generation=arrival.source.generation,
-        kind=kind,
-        consumer_id=consumer_id,
-        closed=closed,
-    )
-
-
 def _pass_over(
     turn: Turn,
     net: Net,
     target: StageExecution,
-    kind: TokenKind,
+    kind: TokenKind | None,
     thread: str,
     wave: deque[Arrival],
 ) -> None:
     """The stage does not run: it is skipped, or left where it is, and passes `kind` on."""
+    assert kind is not None
     run = target if target.phase is StagePhase.WAITING else new_run(turn, net, target)
     turn.set(run, phase=StagePhase.ENDED, thread=thread)
     if kind is TokenKind.DEAD:
@@ -431,16 +351,18 @@ def _pass_over(
             name=run.name,
             reason="No branch that leads here was taken",
         )
+    if run.definition:
+        leave(turn, net, run)
     for ref_id in net.downstream.get(run.ref_id, ()):
         wave.append(Arrival(run, ref_id, kind, thread))
 
 
 def _fail(
-    turn: Turn, net: Net, target: StageExecution, arrival: Arrival, decision: Decision
+    turn: Turn, net: Net, target: StageExecution, thread: str, decision: Decision
 ) -> None:
     run = target if target.phase is StagePhase.WAITING else new_run(turn, net, target)
     turn.set(net.workflow, open_runs=net.workflow.open_runs + 1)
-    turn.set(run, phase=StagePhase.READY, thread=arrival.thread)
+    turn.set(run, phase=StagePhase.READY, thread=thread)
     turn.push(FailStage.of(run, error=decision.reason))
 
 
@@ -481,4 +403,6 @@ __all__ = [
     "failure_is_absorbed",
     "new_run",
     "put",
+    "runs_under_way",
+    "settle_quiet",
 ]

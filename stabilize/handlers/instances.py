@@ -13,7 +13,12 @@ from stabilize.dag.expressions import ExpressionError, compile_expression
 from stabilize.handlers.base import Handler
 from stabilize.handlers.context import names_for
 from stabilize.handlers.flow import Arrival, activate, add_run, put
-from stabilize.handlers.lifecycle import complete_if_idle, finish_stage, withdraw
+from stabilize.handlers.lifecycle import (
+    complete_if_idle,
+    end_workflow,
+    finish_stage,
+    withdraw,
+)
 from stabilize.handlers.signal import reached_run
 from stabilize.models import MultiInstanceConfig, StageExecution, TaskExecution
 from stabilize.net import Net, is_active
@@ -47,6 +52,7 @@ def open_group(turn: Turn, net: Net, stage: StageExecution, config: MultiInstanc
         "done": 0,
         "succeeded": 0,
         "failed": 0,
+        "lost": 0,
         "truths": {},
     }
     turn.set(stage, phase=StagePhase.TASKS, delivered={**stage.delivered, COUNTS: counts,
@@ -93,11 +99,18 @@ class SpawnInstancesHandler(Handler[SpawnInstances]):
             own = {} if items is None else {config.item_context_key: items[index]}
             _spawn(turn, net, stage, index, own)
         counts["created"] = until
-        turn.set(stage, delivered={**stage.delivered, COUNTS: counts})
-        if until < counts["wanted"]:
+        more = until < counts["wanted"]
+        kept = stage.delivered if more else _without_items(stage.delivered)
+        turn.set(stage, delivered={**kept, COUNTS: counts})
+        if more:
             turn.push_later(SpawnInstances.of(stage))
         elif not config.sync_on_complete:
             finish_stage(turn, net, stage, S.SUCCEEDED)
+
+
+def _without_items(delivered: dict[str, Any]) -> dict[str, Any]:
+    """What a group keeps once all its instances are made: it is written at each ending."""
+    return {key: value for key, value in delivered.items() if key != "_mi_items"}
 
 
 def _spawn(
@@ -157,10 +170,13 @@ class InstanceEndedHandler(Handler[InstanceEnded]):
     def handle(self, message: InstanceEnded, turn: Turn) -> None:
         net, group = turn.net(message), turn.stage(message)
         config = group.mi_config
-        if group.status is not S.RUNNING or config is None:
-            return
         instance = turn.reader.stage(net, message.instance_id)
-        assert instance is not None
+        if config is None or instance is None:
+            return
+        if group.status is not S.RUNNING:
+            if instance.status is S.TERMINAL and not config.sync_on_complete:
+                end_workflow(turn, net, S.TERMINAL)  # no join is there to absorb it
+            return
         counts = _counted(group.delivered[COUNTS], instance)
         turn.set(group, delivered={**group.delivered, COUNTS: counts})
         try:
@@ -182,27 +198,31 @@ def _counted(counts: dict[str, Any], instance: StageExecution) -> dict[str, Any]
         if value:
             truths[name] = truths.get(name, 0) + 1
     lost = instance.status.is_halt
+    failed = lost and instance.status is not S.CANCELED
     return {
         **counts,
         "done": counts["done"] + 1,
         "succeeded": counts["succeeded"] + (not lost),
-        "failed": counts["failed"] + lost,
+        "failed": counts["failed"] + failed,
+        "lost": counts["lost"] + lost,
         "truths": truths,
     }
 
 
 def _verdict(config: MultiInstanceConfig, counts: dict[str, Any]) -> WorkflowStatus | None:
     if config.complete_when:
-        names = {**counts["truths"], **{k: v for k, v in counts.items() if k != "truths"}}
-        if compile_expression(config.complete_when).evaluate(names):
+        condition = compile_expression(config.complete_when)
+        known = {**counts["truths"], **{k: v for k, v in counts.items() if k != "truths"}}
+        if condition.evaluate({**dict.fromkeys(condition.names, 0), **known}):
             return S.SUCCEEDED
     elif config.join_threshold and counts["succeeded"] >= config.join_threshold:
         return S.SUCCEEDED
     if counts["done"] < counts["wanted"]:
-        hopeless = counts["wanted"] - counts["failed"] < config.join_threshold
+        hopeless = counts["wanted"] - counts["lost"] < config.join_threshold
         return S.TERMINAL if hopeless and not config.allow_dynamic else None
-    short = counts["succeeded"] < config.join_threshold or bool(config.complete_when)
-    return S.TERMINAL if short or (counts["failed"] and not config.join_threshold) else S.SUCCEEDED
+    if counts["succeeded"] < config.join_threshold or config.complete_when:
+        return None if config.allow_dynamic else S.TERMINAL  # more instances may still be added
+    return S.TERMINAL if counts["failed"] and not config.join_threshold else S.SUCCEEDED
 
 
 def _withdraw_instances(turn: Turn, net: Net, group: StageExecution) -> None:

@@ -63,16 +63,17 @@ class JumpToStageHandler(Handler[JumpToStage]):
             to_ref_id=target.ref_id,
             jump_type="self_loop" if source is target else "backward" if backward else "forward",
         )
-        if not backward:
-            dead = [
-                Arrival(source, ref_id, TokenKind.DEAD, source.thread)
-                for ref_id in net.downstream.get(source.ref_id, ())
-            ]
-            put(turn, net, [a for a in dead if a.ref_id not in part])
         brought = _brought(source, target, message, number)
         run = reopen(turn, net, target, part, source=None if backward else source,
                      delivered=brought)
         turn.set(run, context={**run.context, **message.jump_context})
+        if not backward:
+            dead = [
+                Arrival(source, ref_id, TokenKind.DEAD, source.thread)
+                for ref_id in net.downstream.get(source.ref_id, ())
+                if ref_id not in part
+            ]
+            put(turn, net, dead, bypassed=target.ref_id)
         complete_if_idle(turn, net)
 
 

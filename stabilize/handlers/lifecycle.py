@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete
 
 from stabilize.dag.expressions import ExpressionError
 from stabilize.dag.outcome import TOKEN_OF
 from stabilize.dag.splits import NoBranchError, SplitRule, split
 from stabilize.events.base import EventType
-from stabilize.handlers.admission import leave
+from stabilize.handlers.admission import leave, waiting_runs
 from stabilize.handlers.children import CHILD, tell_parent
 from stabilize.handlers.concurrency import release_slot
 from stabilize.handlers.context import names_for
-from stabilize.handlers.flow import Arrival, activate, branch_of, failure_is_absorbed, put
+from stabilize.handlers.flow import (
+    Arrival,
+    activate,
+    branch_of,
+    failure_is_absorbed,
+    put,
+    runs_under_way,
+    settle_quiet,
+)
 from stabilize.models import BufferedSignal, StageExecution, TaskExecution, Workflow
 from stabilize.net import Net, is_active
 from stabilize.queue.messages import (
@@ -29,6 +37,7 @@ from stabilize.queue.messages import (
 )
 from stabilize.status import (
     BEGUN_STATUSES,
+    CONTINUABLE_STATUSES,
     SplitType,
     StagePhase,
     SyntheticStageOwner,
@@ -83,10 +92,12 @@ def finish_stage(
         turn.set(stage, context={**stage.context, "error": arrivals})
         status, arrivals = S.TERMINAL, []
     _close(turn, net, stage, status, **event)
-    if stage.parent_stage_id is not None:
+    if stage.end == "terminate" and status in CONTINUABLE_STATUSES:
+        end_workflow(turn, net, S.SUCCEEDED)
+    elif stage.parent_stage_id is not None:
         if status is not S.TERMINAL:
             put(turn, net, arrivals)
-        turn.push(_news_for_parent(stage, stage.parent_stage_id))
+        turn.push(news_for_parent(stage, stage.parent_stage_id))
     elif status is S.TERMINAL and not failure_is_absorbed(turn, net, stage):
         end_workflow(turn, net, S.TERMINAL, error=event.get("error") or error_of(stage))
     elif status is S.TERMINAL:
@@ -94,14 +105,13 @@ def finish_stage(
     elif status is S.CANCELED:
         turn.push(CancelWorkflow(execution_id=stage.workflow_id, user="task",
                                  reason=f"a task of stage {stage.ref_id!r} asked for it"))
-    elif stage.end == "terminate":
-        end_workflow(turn, net, S.SUCCEEDED)
     else:
         put(turn, net, arrivals)
     complete_if_idle(turn, net)
 
 
-def _news_for_parent(stage: StageExecution, parent_id: str) -> StageLevel:
+def news_for_parent(stage: StageExecution, parent_id: str) -> StageLevel:
+    """What tells a parent that a synthetic stage of it has ended."""
     workflow_id = stage.workflow_id
     if stage.synthetic_stage_owner is SyntheticStageOwner.INSTANCE:
         return InstanceEnded(execution_id=workflow_id, stage_id=parent_id, instance_id=stage.id)
@@ -113,6 +123,7 @@ def complete_if_idle(turn: Turn, net: Net) -> None:
     workflow = net.workflow
     if workflow.status.is_complete:
         return
+    settle_quiet(turn, net)
     if workflow.open_runs == 0:
         turn.push(CompleteWorkflow(execution_id=workflow.id))
     elif net.has_gates:
@@ -121,12 +132,18 @@ def complete_if_idle(turn: Turn, net: Net) -> None:
 
 def _end_if_deadlocked(turn: Turn, net: Net) -> None:
     """End a workflow in which every open run waits for another one (WCP-11)."""
-    waiting = [s for s in net.stages.values() if s.waits_for and is_active(s)]
+    waiting = waiting_runs(turn, net)
     if len(waiting) < net.workflow.open_runs or any(
         str(stage.waits_for).startswith("trigger:") for stage in waiting
     ):
         return
-    reason = "; ".join(f"{s.ref_id!r} waits for {s.waits_for}" for s in waiting)
+    end_deadlocked(
+        turn, net, "; ".join(f"{s.ref_id!r} waits for {s.waits_for}" for s in waiting)
+    )
+
+
+def end_deadlocked(turn: Turn, net: Net, reason: str) -> None:
+    """End a workflow in which nothing can go on, and say why."""
     error = f"nothing can go on: {reason}"
     turn.record(EventType.WORKFLOW_DEADLOCKED, net.workflow, reason=reason, error=error)
     turn.set(net.workflow, context={**net.workflow.context, "error": error})
@@ -266,27 +283,11 @@ def withdraw(
             _push_hook(turn, task, "on_cancel")
 
 
-def active_runs(turn: Turn, net: Net) -> list[StageExecution]:
-    """Every run of the workflow that is under way, parents before their synthetic stages."""
-    if not net.is_complete:
-        turn.write_rows()
-        ids = turn.session.scalars(
-            select(StageExecution.id).where(
-                StageExecution.workflow_id == net.workflow.id,
-                StageExecution.phase.not_in((StagePhase.WAITING, StagePhase.ENDED)),
-            )
-        ).all()
-        for id in ids:
-            turn.reader.stage(net, id)
-    found = [stage for stage in net.stages.values() if is_active(stage)]
-    return sorted(found, key=lambda stage: stage.parent_stage_id is not None)
-
-
 def end_workflow(turn: Turn, net: Net, status: WorkflowStatus, **event: Any) -> None:
     """End the workflow now: what is still under way is withdrawn."""
     workflow = net.workflow
     turn.purge(workflow.id)
-    for stage in active_runs(turn, net):
+    for stage in runs_under_way(turn, net):
         if is_active(stage):
             withdraw(turn, net, stage)
     turn.set(workflow, status=status, end_time=turn.now, open_runs=0)

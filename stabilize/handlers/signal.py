@@ -8,6 +8,7 @@ from sqlalchemy import delete, insert, select
 
 from stabilize.clock import new_id
 from stabilize.events.base import EventType
+from stabilize.handlers.admission import announce
 from stabilize.handlers.base import Handler
 from stabilize.models import BufferedSignal, StageExecution
 from stabilize.models.triggers import Signal
@@ -97,6 +98,7 @@ def _wake(turn: Turn, net: Net, stage: StageExecution, message: SignalStage) -> 
         status=S.RUNNING,
         delivered={**stage.delivered, **_values(message.signal_name, message.signal_data)},
     )
+    announce(turn, net, stage)
     with turn.actor(message.user):
         turn.record(
             EventType.STAGE_RESUMED,

@@ -12,7 +12,7 @@ from stabilize.events.base import EventType
 from stabilize.handlers.admission import PassOver, Wait, Withdraw, admit, announce, is_gated
 from stabilize.handlers.base import Handler
 from stabilize.handlers.context import names_for
-from stabilize.handlers.flow import add_run
+from stabilize.handlers.flow import add_run, discard_tokens
 from stabilize.handlers.instances import open_group
 from stabilize.handlers.lifecycle import (
     complete_if_idle,
@@ -59,6 +59,9 @@ class StartStageHandler(Handler[StartStage]):
         if stage.definition.get("withdrawn"):
             turn.push(CancelStage.of(stage, user="system", reason="withdrawn before it began"))
             return
+        if stage.scheduled_time is not None and stage.scheduled_time > turn.now:
+            turn.push(message, delay_ms=stage.scheduled_time - turn.now)
+            return
         reason = _reason_to_skip(turn, stage)
         if isinstance(reason, ExpressionError):
             turn.push(FailStage.of(stage, error=f"stageEnabled: {reason}"))
@@ -84,12 +87,10 @@ def _admitted(turn: Turn, net: Net, stage: StageExecution, triggered: bool) -> b
     obstacle = admit(turn, net, stage)
     match obstacle:
         case Wait(key):
-            if stage.waits_for is None and key.startswith("trigger:"):
-                if _offer(turn, stage):
-                    return _admitted(turn, net, stage, True)
-            turn.set(
-                stage, waits_for=key, waiting_since=stage.waiting_since or turn.now
-            )
+            offered = stage.waits_for is None and key.startswith("trigger:")
+            if offered and _offer(turn, stage):
+                return _admitted(turn, net, stage, True)
+            turn.set(stage, waits_for=key, waiting_since=stage.waiting_since or turn.now)
             complete_if_idle(turn, net)
         case PassOver(reason):
             turn.push(SkipStage.of(stage, reason=reason))
@@ -259,6 +260,7 @@ def adopt(turn: Turn, net: Net, stage: StageExecution, plan: StagePlan) -> None:
             task.workflow_id, task.stage_id, task.position = stage.workflow_id, stage.id, position
             turn.add(task)
         net.tasks[stage.id] = list(plan.tasks)
+    _name_apart(turn, net, stage, plan)
     for child in plan.stages:
         child.workflow_id, child.position = stage.workflow_id, stage.position
         tasks = list(child.tasks)
@@ -266,7 +268,8 @@ def adopt(turn: Turn, net: Net, stage: StageExecution, plan: StagePlan) -> None:
             task.workflow_id, task.stage_id, task.position = child.workflow_id, child.id, position
         add_run(turn, net, child, tasks)
     for child in plan.stages:
-        for requisite in child.requisite_stage_ref_ids:
+        known = net.upstream.get(child.ref_id, {})
+        for requisite in child.requisite_stage_ref_ids - known.keys():
             net.connect(requisite, stage.position, child.ref_id, stage.position)
             turn.add_edge(
                 workflow_id=stage.workflow_id,
@@ -275,6 +278,32 @@ def adopt(turn: Turn, net: Net, stage: StageExecution, plan: StagePlan) -> None:
                 upstream_position=stage.position,
                 downstream_position=stage.position,
             )
+
+
+def _name_apart(turn: Turn, net: Net, stage: StageExecution, plan: StagePlan) -> None:
+    """Make planned stages the next runs of those of an earlier run, or give them other names."""
+    renamed: dict[str, str] = {}
+    for child in plan.stages:
+        old = turn.reader.newest(net, child.ref_id)
+        if old is not None and not _was_planned_for(turn, net, stage, old):
+            renamed[child.ref_id] = f"{stage.ref_id}/{child.ref_id}"
+            child.ref_id = renamed[child.ref_id]
+            old = turn.reader.newest(net, child.ref_id)
+        if old is not None:
+            turn.set(old, latest=False)
+            child.run, child.generation = old.run + 1, stage.generation
+            discard_tokens(turn, net, child.ref_id)
+    for child in plan.stages:
+        names = {renamed.get(name, name) for name in child.requisite_stage_ref_ids}
+        child.requisite_stage_ref_ids = names
+
+
+def _was_planned_for(turn: Turn, net: Net, stage: StageExecution, old: StageExecution) -> bool:
+    """Say whether a builder made `old` for an earlier run of `stage`."""
+    if not old.planned or old.parent_stage_id is None:
+        return False
+    parent = turn.reader.stage(net, old.parent_stage_id)
+    return parent is not None and parent.ref_id == stage.ref_id
 
 
 class ContinueParentStageHandler(Handler[ContinueParentStage]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stabilize.errors import TaskNotFoundError
 from stabilize.events.base import EventType
+from stabilize.handlers.admission import announce
 from stabilize.handlers.base import Handler
 from stabilize.handlers.children import start_child
 from stabilize.handlers.signal import take_buffered_signal
@@ -170,6 +171,7 @@ def _suspend(
         return
     turn.set(task, status=S.SUSPENDED)
     turn.set(stage, status=S.SUSPENDED)
+    announce(turn, net, stage)
     turn.record(EventType.TASK_SUSPENDED, task, name=task.name, stage_id=stage.id)
     turn.record(
         EventType.STAGE_SUSPENDED,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import select, update
@@ -10,8 +11,13 @@ from stabilize.dag.outcome import workflow_outcome
 from stabilize.events.base import EventType
 from stabilize.handlers.base import Handler
 from stabilize.handlers.concurrency import release_slot, take_slot
-from stabilize.handlers.flow import activate
-from stabilize.handlers.lifecycle import complete_if_idle, end_workflow, record_end
+from stabilize.handlers.flow import activate, failure_is_absorbed
+from stabilize.handlers.lifecycle import (
+    complete_if_idle,
+    end_deadlocked,
+    end_workflow,
+    record_end,
+)
 from stabilize.models import PausedDetails, StageExecution, Workflow
 from stabilize.models.queue import PARKED
 from stabilize.net import Net
@@ -29,6 +35,7 @@ from stabilize.status import StagePhase, WorkflowStatus
 from stabilize.turn import Turn
 
 S = WorkflowStatus
+_NAMED = 10
 
 
 class StartWorkflowHandler(Handler[StartWorkflow]):
@@ -114,11 +121,65 @@ class CompleteWorkflowHandler(Handler[CompleteWorkflow]):
         workflow = net.workflow
         if workflow.status is not S.RUNNING or workflow.open_runs > 0:
             return
+        stuck = _stuck_joins(turn, net)
+        if stuck:
+            end_deadlocked(turn, net, stuck)
+            return
         statuses, fails_after = _top_level(turn, net)
+        if S.TERMINAL in statuses and _failures_are_absorbed(turn, net):
+            statuses = {S.STOPPED if s is S.TERMINAL else s for s in statuses}
         status = workflow_outcome(statuses, fails_after_others=fails_after)
         turn.set(workflow, status=status, end_time=turn.now)
         record_end(turn, workflow, status)
         release_slot(turn, workflow)
+
+
+def _stuck_joins(turn: Turn, net: Net) -> str:
+    """Which joins have tokens and wait for others that nobody can bring any more, in words."""
+    stuck = []
+    for ref_id in _never_reached(turn, net):
+        turn.write_rows()
+        turn.reader.newest(net, ref_id)
+        tallies = turn.reader.tallies(net, ref_id).values()
+        came = {edge for tally in tallies for edge in tally.best}
+        missing = sorted(set(net.upstream.get(ref_id, ())) - came)
+        if came:
+            lacks = f"tokens of {', '.join(map(repr, missing))}" if missing else "further tokens"
+            stuck.append(f"{ref_id!r} waits for {lacks}")
+    return "; ".join(stuck)
+
+
+def _never_reached(turn: Turn, net: Net) -> Sequence[str]:
+    waiting = StagePhase.WAITING
+    if net.is_complete:
+        tops = (stage for stage in net.runs() if stage.parent_stage_id is None)
+        return [stage.ref_id for stage in tops if stage.phase is waiting][:_NAMED]
+    turn.write_rows()
+    return turn.session.scalars(
+        select(StageExecution.ref_id)
+        .where(
+            StageExecution.workflow_id == net.workflow.id,
+            StageExecution.latest,
+            StageExecution.parent_stage_id.is_(None),
+            StageExecution.phase == waiting,
+        )
+        .order_by(StageExecution.position)
+        .limit(_NAMED)
+    ).all()
+
+
+def _failures_are_absorbed(turn: Turn, net: Net) -> bool:
+    """Say whether every stage that failed is one whose failure ends at a join."""
+    ids = turn.session.scalars(
+        select(StageExecution.id).where(
+            StageExecution.workflow_id == net.workflow.id,
+            StageExecution.latest,
+            StageExecution.parent_stage_id.is_(None),
+            StageExecution.status == S.TERMINAL,
+        )
+    ).all()
+    failed = [turn.reader.stage(net, id) for id in ids]
+    return all(stage is not None and failure_is_absorbed(turn, net, stage) for stage in failed)
 
 
 def _top_level(turn: Turn, net: Net) -> tuple[set[WorkflowStatus], bool]:

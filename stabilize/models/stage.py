@@ -113,10 +113,8 @@ class StageExecution(Base, kw_only=True, eq=False):
     output_reducers: dict[str, str] | None = Setting(None, factory=dict)  # type: ignore[assignment]
     start_time_expiry: int | None = Setting(None)  # type: ignore[assignment]
     scheduled_time: int | None = Setting(None)  # type: ignore[assignment]
-    cleanup_on_failure: bool = Setting(False)  # type: ignore[assignment]
     loop: bool = Setting(False)  # type: ignore[assignment]
     planned: bool = Setting(False)  # type: ignore[assignment]
-    finalizer_names: list[str] | None = Setting(None, factory=list)  # type: ignore[assignment]
 
     tasks: Mapped[list[TaskExecution]] = relationship(
         back_populates="stage",

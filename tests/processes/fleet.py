@@ -91,6 +91,12 @@ class Fleet:
             self._server.stdin.flush()
             self.pids.append(int(self._server.stdout.readline()))
 
+    def replace_the_dead(self) -> None:
+        """Start a worker for each that has died by itself."""
+        dead = [pid for pid in self.pids if not _is_alive(pid)]
+        self.pids = [pid for pid in self.pids if pid not in dead]
+        self.start(len(dead))
+
     def kill(self, pid: int) -> int:
         """SIGKILL one; return how many messages it held."""
         os.kill(pid, signal.SIGKILL)

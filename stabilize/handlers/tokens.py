@@ -1,0 +1,220 @@
+"""The rows of tokens: put on edges, marked with the run that took them, closed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import and_, bindparam, case, select, update
+
+from stabilize.dag.joins import JoinRule
+from stabilize.models import StageExecution, Token
+from stabilize.net import Net
+from stabilize.status import JoinType, TokenKind
+from stabilize.turn import Turn
+
+_OPEN = and_(
+    Token.workflow_id == bindparam("b_workflow"),
+    Token.downstream_ref_id == bindparam("b_ref"),
+    Token.thread == bindparam("b_thread"),
+    Token.closed.is_(False),
+)
+_TABLE: Any = Token.__table__
+_CONSUME = (
+    update(_TABLE)
+    .where(_OPEN)
+    .values(
+        consumer_id=case(
+            (
+                and_(Token.kind == TokenKind.LIVE, Token.consumer_id.is_(None)),
+                bindparam("b_consumer"),
+            ),
+            else_=Token.consumer_id,
+        )
+    )
+)
+_CONSUME_ALL = (
+    update(_TABLE)
+    .where(_OPEN)
+    .values(
+        consumer_id=case(
+            (Token.kind == TokenKind.LIVE, bindparam("b_consumer")), else_=Token.consumer_id
+        ),
+        closed=True,
+    )
+)
+_CLOSE = update(_TABLE).where(_OPEN).values(closed=True)
+_ONE = and_(
+    Token.workflow_id == bindparam("b_workflow"),
+    Token.source_id == bindparam("b_source"),
+    Token.downstream_ref_id == bindparam("b_ref"),
+    Token.ordinal == bindparam("b_ordinal"),
+)
+_CONSUME_ONE = update(_TABLE).where(_ONE).values(consumer_id=bindparam("b_consumer"), closed=True)
+_CLOSE_ONE = update(_TABLE).where(_ONE).values(closed=True)
+_MARK = update(_TABLE).where(_ONE).values(consumer_id=bindparam("b_consumer"))
+
+_RANK = (TokenKind.LIVE, TokenKind.FAILED, TokenKind.HALT, TokenKind.DEAD)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A token on its way: from a run, along an edge, in a thread."""
+
+    source: StageExecution
+    ref_id: str
+    kind: TokenKind
+    thread: str
+    ordinal: int = 0
+
+
+def write_token(
+    turn: Turn,
+    arrival: Arrival,
+    kind: TokenKind,
+    *,
+    consumer_id: str | None = None,
+    closed: bool = False,
+) -> None:
+    """Put a token on its edge."""
+    turn.add_token(
+        source_id=arrival.source.id,
+        downstream_ref_id=arrival.ref_id,
+        ordinal=arrival.ordinal,
+        workflow_id=arrival.source.workflow_id,
+        upstream_ref_id=arrival.source.ref_id,
+        thread=arrival.thread,
+        generation=arrival.source.generation,
+        kind=kind,
+        consumer_id=consumer_id,
+        closed=closed,
+    )
+
+
+def mark_taken(turn: Turn, arrival: Arrival, run: StageExecution) -> None:
+    """Say which run one token started; it goes on counting until the join is reset."""
+    turn.run_later(_MARK, {**_one(run, arrival.source.id, arrival.ordinal), "b_consumer": run.id})
+
+
+def take_all(turn: Turn, run: StageExecution, thread: str, *, closing: bool) -> None:
+    """Say which run the live tokens of one thread started."""
+    statement = _CONSUME_ALL if closing else _CONSUME
+    turn.run_later(statement, {**_scope(run, thread), "b_consumer": run.id})
+
+
+def close_all(turn: Turn, target: StageExecution, thread: str) -> None:
+    """What lies before a join in one thread no longer counts."""
+    turn.run_later(_CLOSE, _scope(target, thread))
+
+
+def _scope(target: StageExecution, thread: str) -> dict[str, Any]:
+    return {
+        "b_workflow": target.workflow_id,
+        "b_ref": target.ref_id,
+        "b_thread": thread,
+    }
+
+
+def _one(target: StageExecution, source_id: str, ordinal: int) -> dict[str, Any]:
+    return {
+        "b_workflow": target.workflow_id,
+        "b_source": source_id,
+        "b_ref": target.ref_id,
+        "b_ordinal": ordinal,
+    }
+
+
+# --- joins that keep tokens apart, whatever their threads ---------------------------------------
+
+
+def kept_tokens(turn: Turn, net: Net, target: StageExecution) -> Sequence[Any]:
+    """The tokens that lie before a join, of all threads, those first that are taken first."""
+    turn.write_rows()
+    rows = turn.session.execute(
+        select(
+            Token.source_id,
+            Token.ordinal,
+            Token.upstream_ref_id,
+            Token.kind,
+            Token.thread,
+            Token.consumer_id,
+        ).where(
+            Token.workflow_id == net.workflow.id,
+            Token.downstream_ref_id == target.ref_id,
+            Token.closed.is_(False),
+        )
+    ).all()
+    return sorted(rows, key=lambda t: (_RANK.index(t.kind), t.source_id, t.ordinal))
+
+
+def to_be_taken(tokens: Iterable[Any], rule: JoinRule) -> list[Any]:
+    """What one start of a join with this rule takes of the tokens before it."""
+    return list(_PICKS[_way_of(rule)](tokens, rule))
+
+
+def _way_of(rule: JoinRule) -> str:
+    if rule.type is JoinType.THREADS:
+        return "threads"
+    if rule.rest == "block":
+        return "block"
+    return "all" if rule.asks_for_quiet else "one of each"
+
+
+def _threads(tokens: Iterable[Any], rule: JoinRule) -> Iterable[Any]:
+    live = [token for token in tokens if token.kind is TokenKind.LIVE]
+    return live[: rule.needed] or list(tokens)
+
+
+def _one_of_each(tokens: Iterable[Any], rule: JoinRule) -> Iterable[Any]:
+    firsts: dict[str, Any] = {}
+    for token in tokens:
+        firsts.setdefault(token.upstream_ref_id, token)
+    return firsts.values()
+
+
+def _not_yet_taken(tokens: Iterable[Any], rule: JoinRule) -> Iterable[Any]:
+    live = (t for t in tokens if t.kind is TokenKind.LIVE and t.consumer_id is None)
+    return _one_of_each(live, rule)
+
+
+_PICKS: dict[str, Callable[[Iterable[Any], JoinRule], Iterable[Any]]] = {
+    "threads": _threads,
+    "block": _not_yet_taken,
+    "one of each": _one_of_each,
+    "all": lambda tokens, rule: tokens,
+}
+
+
+def take(
+    turn: Turn,
+    net: Net,
+    target: StageExecution,
+    tokens: Iterable[Any],
+    run: StageExecution | None,
+    *,
+    closing: bool = True,
+) -> None:
+    """Say which run these tokens started, if any, and close them; what is left counts anew."""
+    for token in tokens:
+        one = _one(target, token.source_id, token.ordinal)
+        if run is not None and token.kind is TokenKind.LIVE:
+            statement = _CONSUME_ONE if closing else _MARK
+            turn.run_later(statement, {**one, "b_consumer": run.id})
+        else:
+            turn.run_later(_CLOSE_ONE, one)
+    _forget_tally(turn, net, target)
+
+
+def close_round(turn: Turn, net: Net, target: StageExecution) -> None:
+    """Close one token of each edge, the taken one first: what came after it counts from now on."""
+    tokens = sorted(kept_tokens(turn, net, target), key=lambda t: t.consumer_id is None)
+    for token in _one_of_each(tokens, JoinRule()):
+        turn.run_later(_CLOSE_ONE, _one(target, token.source_id, token.ordinal))
+    _forget_tally(turn, net, target)
+
+
+def _forget_tally(turn: Turn, net: Net, target: StageExecution) -> None:
+    turn.write_rows()
+    net.tallies.pop(target.ref_id, None)
+    net.tokens_known = False

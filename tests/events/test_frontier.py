@@ -1,0 +1,157 @@
+"""A reader that follows the sequence misses nothing, whoever writes and however long it takes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from stabilize.events import EntityType, Event, EventType, SqlEventStore
+from tests.conftest import lend_or_skip
+from tests.support.backends import BACKENDS, BackendUnderTest, Databases
+
+PATIENCE = 60.0
+EVENTS = int(os.environ.get("STABILIZE_RACE_EVENTS", "500"))
+SHARED = [name for name, trait in BACKENDS.items() if "multi_process" in trait.capabilities]
+SERVERS = [name for name, trait in BACKENDS.items() if "server" in trait.capabilities]
+
+
+@pytest.fixture(params=SHARED)
+def shared(request: pytest.FixtureRequest, databases: Databases) -> Iterator[BackendUnderTest]:
+    with lend_or_skip(databases, request.param) as lent:
+        yield lent
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest, databases: Databases) -> Iterator[BackendUnderTest]:
+    with lend_or_skip(databases, request.param) as lent:
+        yield lent
+
+
+def event(name: str) -> Event:
+    return Event(
+        event_id=name,
+        event_type=EventType.CUSTOM,
+        entity_type=EntityType.STAGE,
+        entity_id=name,
+        workflow_id="workflow",
+    )
+
+
+class Tail(threading.Thread):
+    """Follows the events of a store until it has seen so many."""
+
+    def __init__(self, url: str, goal: int) -> None:
+        super().__init__(daemon=True)
+        self.store = SqlEventStore(url)
+        self.goal = goal
+        self.seen: list[Event] = []
+        self.looked = threading.Event()
+        self.gives_up = threading.Event()
+
+    def run(self) -> None:
+        position = 0
+        while len(self.seen) < self.goal and not self.gives_up.is_set():
+            page = self.store.get_events_since(position, limit=100)
+            self.seen += page
+            position = page[-1].sequence if page else position
+            self.looked.set()
+
+    def finish(self) -> list[Event]:
+        self.join(PATIENCE)
+        self.gives_up.set()
+        return self.seen
+
+
+def test_writers_in_several_processes_race_and_the_reader_sees_every_event_in_order(
+    shared: BackendUnderTest,
+) -> None:
+    writers = 4 if "server" in shared.capabilities else 2
+    tail = Tail(shared.url, writers * EVENTS)
+    tail.start()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.events.writers", shared.url, str(n), str(EVENTS)]
+        )
+        for n in range(writers)
+    ]
+    for process in processes:
+        assert process.wait(PATIENCE * 4) == 0
+
+    seen = tail.finish()
+
+    sequences = [event.sequence for event in seen]
+    assert sequences == sorted(set(sequences))
+    assert [e.event_id for e in seen] == [
+        e.event_id
+        for n in [SqlEventStore(shared.url)]
+        for e in sorted(
+            (e for w in range(writers) for e in n.get_events_for_workflow(f"writer-{w}")),
+            key=lambda e: e.sequence,
+        )
+    ]
+    assert len(seen) == writers * EVENTS
+
+
+def test_an_event_of_a_writer_that_takes_long_is_not_missed(shared: BackendUnderTest) -> None:
+    store = SqlEventStore(shared.url)
+    tail = Tail(shared.url, 6)
+    others = threading.Thread(
+        target=lambda: [store.append(event(f"fast-{n}")) for n in range(5)], daemon=True
+    )
+    with store.database.writing() as connection:
+        store.append(event("slow"), connection)
+        others.start()
+        tail.start()
+        others.join(1.0)  # where one writer at a time is let in, they have to wait
+    others.join(PATIENCE)
+
+    seen = tail.finish()
+
+    assert {e.event_id for e in seen} == {"slow", *(f"fast-{n}" for n in range(5))}
+    assert [e.sequence for e in seen] == sorted(e.sequence for e in seen)
+
+
+def test_no_writer_waits_for_another(server: BackendUnderTest) -> None:
+    store = SqlEventStore(server.url)
+    with store.database.writing() as connection:
+        store.append(event("slow"), connection)
+        for n in range(5):
+            store.append(event(f"fast-{n}"))
+        assert store.count_events() == 5
+
+    assert store.count_events() == 6
+
+
+def test_a_writer_that_is_open_holds_the_frontier_and_no_other_one(
+    databases: Databases,
+) -> None:
+    with lend_or_skip(databases, "postgresql") as lent:
+        store = SqlEventStore(lent.url)
+        before = store.append(event("before")).sequence
+        with store.database.writing() as connection:
+            store.append(event("slow"), connection)
+            store.append(event("fast"))
+            held = store.safe_sequence()
+            with connection.begin_nested() as savepoint:
+                store.append(event("undone"), connection)
+                savepoint.rollback()
+
+            assert held == before
+            assert [e.event_id for e in store.get_events_since(before)] == []
+            assert store.get_current_sequence() > held
+        assert [e.event_id for e in store.get_events_since(before)] == ["slow", "fast"]
+
+
+def test_the_fence_is_closed_even_when_its_row_is_gone(server: BackendUnderTest) -> None:
+    store = SqlEventStore(server.url)
+    with store.database.writing() as connection:
+        connection.exec_driver_sql("DELETE FROM stabilize_event_fence")
+
+    first = store.append(event("first")).sequence
+
+    assert store.safe_sequence() == first
