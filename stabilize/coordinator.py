@@ -54,6 +54,7 @@ class Coordinator:
         self.turns = 0
         self._connection: Connection | None = None
         self._offset = 0.0
+        self._latest = 0
         self._offset_at = float("-inf")
         self._one_by_one = 0
         self._alone = False
@@ -77,7 +78,8 @@ class Coordinator:
             # theirs is cut to whole ms: never be behind, or what is due now would wait for a poll
             self._offset = theirs + 1.5 - (before + after) / 2 * 1000
             self._offset_at = after
-        return int(time.monotonic() * 1000 + self._offset)
+        self._latest = max(self._latest, int(time.monotonic() * 1000 + self._offset))
+        return self._latest  # a new reading may be a little behind the last one: time never is
 
     def wake(self) -> None:
         """Something may have become due in the database."""

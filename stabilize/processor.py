@@ -279,7 +279,11 @@ class QueueProcessor:
                 self._sweep()
             return None
         left = (due - coordinator.now()) / 1000
-        return left if left > 0 else 0.05  # what was due at the last look has been seen to
+        if left > 0:
+            return left
+        if not coordinator.flights.awaited:
+            self._sweep()  # it is due and nobody takes it
+        return 0.05  # what was due at the last look has been seen to
 
     def _sweep(self) -> None:
         """Set messages aside whose workflow is not there: nobody could ever play them."""

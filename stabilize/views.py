@@ -52,9 +52,17 @@ def clone(entity: Any) -> Any:
     return copied
 
 
+def _copy(value: Any) -> Any:
+    """A copy all the way down of what JSON gave: user code cannot reach ours through it."""
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value
+
+
 def _workflow_view(net: Net, database: Database) -> Workflow:
     if net.view is None or net.view[0] != net.workflow.version:
         seen: Workflow = clone(net.workflow)
+        seen.__dict__["context"] = _copy(net.workflow.context)
         store, id = WorkflowStore(database), net.workflow.id
         seen.__dict__["stages"] = _Lazy(lambda: store.retrieve(id).stages)
         net.view = (net.workflow.version, seen)
@@ -77,8 +85,10 @@ def view_of(net: Net, stage: StageExecution, database: Database) -> StageExecuti
     seen: StageExecution = clone(stage)
     values = seen.__dict__
     values["own_context"] = stage.context
-    values["context"] = InheritingContext({**stage.context, **stage.delivered}, inherit, where)
-    values["outputs"] = dict(stage.outputs)
+    values["context"] = InheritingContext(
+        _copy({**stage.context, **stage.delivered}), inherit, where
+    )
+    values["outputs"] = _copy(stage.outputs)
     values["definition"] = dict(stage.definition)
     values["tasks"] = _Lazy(lambda: [clone(task) for task in tasks])
     values["workflow"] = _workflow_view(net, database)

@@ -13,7 +13,6 @@ from sqlalchemy import (
     literal_column,
     select,
 )
-from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import ColumnElement
@@ -78,11 +77,7 @@ class MySQLBackend(Backend):
     def frontier(self, connection: Connection) -> int:
         """Get the fence to ourselves for a moment: whoever holds a number has ended by then."""
         fence = select(EventFence.id).where(EventFence.id == 1).with_for_update()
-        if connection.execute(fence).first() is None:
-            connection.execute(
-                mysql.insert(EventFence).values(id=1, value=0, updated_at=0)
-                .on_duplicate_key_update(value=EventFence.value)
-            )
+        connection.execute(fence)
         return super().frontier(connection)
 
     def take_hint(self) -> tuple[str, str] | None:

@@ -24,6 +24,7 @@ from stabilize.handlers.tokens import (
     Arrival,
     close_all,
     close_round,
+    discard_tokens,
     kept_tokens,
     mark_taken,
     take,
@@ -103,14 +104,9 @@ def new_run(
     for child in list(net.children.get(old.id, ())):
         if not child.planned:
             new_run(turn, net, child, opens=opens, parent_id=run.id)
-            discard_tokens(turn, net, child.ref_id)
+            if opens:
+                discard_tokens(turn, net, child.ref_id)
     return run
-
-
-def discard_tokens(turn: Turn, net: Net, ref_id: str) -> None:
-    """Whatever lies before a stage is of an earlier round and counts no more."""
-    net.tallies.pop(ref_id, None)
-    turn.run_later(_DISCARD, {"b_workflow": net.workflow.id, "b_ref": ref_id})
 
 
 def add_run(turn: Turn, net: Net, run: StageExecution, tasks: list[TaskExecution]) -> None:

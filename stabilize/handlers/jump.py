@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import select
 
 from stabilize.events.base import EventType
 from stabilize.handlers.admission import forget_choices, leave
@@ -12,6 +12,7 @@ from stabilize.handlers.base import Handler
 from stabilize.handlers.concurrency import take_slot
 from stabilize.handlers.flow import Arrival, activate, new_run, put
 from stabilize.handlers.lifecycle import complete_if_idle, describe, finish_stage, withdraw
+from stabilize.handlers.tokens import discard_tokens
 from stabilize.models import StageExecution, Token
 from stabilize.net import Net, is_active
 from stabilize.queue.messages import JumpToStage, RestartStage
@@ -20,16 +21,6 @@ from stabilize.turn import Turn
 
 S = WorkflowStatus
 MAX_JUMPS = 10
-_TABLE: Any = Token.__table__
-_DISCARD = (
-    update(_TABLE)
-    .where(
-        Token.workflow_id == bindparam("b_workflow"),
-        Token.downstream_ref_id == bindparam("b_ref"),
-        Token.closed.is_(False),
-    )
-    .values(closed=True)
-)
 
 
 class JumpToStageHandler(Handler[JumpToStage]):
@@ -174,8 +165,7 @@ def reopen(
         assert run is not None
         if is_active(run):
             withdraw(turn, net, run)
-        net.tallies.pop(ref_id, None)
-        turn.run_later(_DISCARD, {"b_workflow": net.workflow.id, "b_ref": ref_id})
+        discard_tokens(turn, net, ref_id)
         if run.phase is not StagePhase.WAITING:
             new_run(turn, net, run, opens=1)
     forget_choices(turn, [run for run in net.stages.values() if run.ref_id in part])

@@ -92,7 +92,8 @@ def finish_stage(
         turn.set(stage, context={**stage.context, "error": arrivals})
         status, arrivals = S.TERMINAL, []
     _close(turn, net, stage, status, **event)
-    if stage.end == "terminate" and status in CONTINUABLE_STATUSES:
+    terminates = stage.end == "terminate" or stage.definition.get("terminates")
+    if terminates and status in CONTINUABLE_STATUSES:
         end_workflow(turn, net, S.SUCCEEDED)
     elif stage.parent_stage_id is not None:
         if status is not S.TERMINAL:

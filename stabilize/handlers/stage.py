@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from sqlalchemy import select
@@ -12,7 +13,7 @@ from stabilize.events.base import EventType
 from stabilize.handlers.admission import PassOver, Wait, Withdraw, admit, announce, is_gated
 from stabilize.handlers.base import Handler
 from stabilize.handlers.context import names_for
-from stabilize.handlers.flow import add_run, discard_tokens
+from stabilize.handlers.flow import add_run
 from stabilize.handlers.instances import open_group
 from stabilize.handlers.lifecycle import (
     complete_if_idle,
@@ -23,6 +24,7 @@ from stabilize.handlers.lifecycle import (
     withdraw,
 )
 from stabilize.handlers.signal import take_buffered_signal
+from stabilize.handlers.tokens import discard_tokens
 from stabilize.models import StageExecution
 from stabilize.models.triggers import Timer
 from stabilize.net import Net, is_active
@@ -228,7 +230,7 @@ class PlanStageHandler(Handler[PlanStage]):
         if outcome is None:
             turn.execute(message)
             return
-        plan = outcome.plan
+        plan = deepcopy(outcome.plan)  # a turn that does not commit is played again
         assert isinstance(plan, StagePlan)
         net = turn.net(message)
         if plan.error is not None:
@@ -286,10 +288,9 @@ def _name_apart(turn: Turn, net: Net, stage: StageExecution, plan: StagePlan) ->
     for child in plan.stages:
         old = turn.reader.newest(net, child.ref_id)
         if old is not None and not _was_planned_for(turn, net, stage, old):
-            renamed[child.ref_id] = f"{stage.ref_id}/{child.ref_id}"
+            renamed[child.ref_id] = f"{stage.ref_id}/{stage.run}/{child.ref_id}"
             child.ref_id = renamed[child.ref_id]
-            old = turn.reader.newest(net, child.ref_id)
-        if old is not None:
+        elif old is not None:
             turn.set(old, latest=False)
             child.run, child.generation = old.run + 1, stage.generation
             discard_tokens(turn, net, child.ref_id)
@@ -299,11 +300,11 @@ def _name_apart(turn: Turn, net: Net, stage: StageExecution, plan: StagePlan) ->
 
 
 def _was_planned_for(turn: Turn, net: Net, stage: StageExecution, old: StageExecution) -> bool:
-    """Say whether a builder made `old` for an earlier run of `stage`."""
+    """Say whether a builder made `old` for an earlier run of `stage`, which is over."""
     if not old.planned or old.parent_stage_id is None:
         return False
     parent = turn.reader.stage(net, old.parent_stage_id)
-    return parent is not None and parent.ref_id == stage.ref_id
+    return parent is not None and parent.ref_id == stage.ref_id and parent.status.is_complete
 
 
 class ContinueParentStageHandler(Handler[ContinueParentStage]):

@@ -205,7 +205,7 @@ class CompleteTaskHandler(Handler[CompleteTask]):
             for passed in following:
                 turn.set(passed, status=S.SKIPPED)
         if message.terminates:
-            turn.set(stage, definition={**stage.definition, "end": "terminate"})
+            turn.set(stage, definition={**stage.definition, "terminates": True})
             for passed in following:
                 turn.set(passed, status=S.SKIPPED)
         if following and not message.stops_stage and not message.terminates:

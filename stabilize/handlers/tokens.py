@@ -54,6 +54,15 @@ _ONE = and_(
 _CONSUME_ONE = update(_TABLE).where(_ONE).values(consumer_id=bindparam("b_consumer"), closed=True)
 _CLOSE_ONE = update(_TABLE).where(_ONE).values(closed=True)
 _MARK = update(_TABLE).where(_ONE).values(consumer_id=bindparam("b_consumer"))
+_DISCARD = (
+    update(_TABLE)
+    .where(
+        Token.workflow_id == bindparam("b_workflow"),
+        Token.downstream_ref_id == bindparam("b_ref"),
+        Token.closed.is_(False),
+    )
+    .values(closed=True)
+)
 
 _RANK = (TokenKind.LIVE, TokenKind.FAILED, TokenKind.HALT, TokenKind.DEAD)
 
@@ -101,6 +110,12 @@ def take_all(turn: Turn, run: StageExecution, thread: str, *, closing: bool) -> 
     """Say which run the live tokens of one thread started."""
     statement = _CONSUME_ALL if closing else _CONSUME
     turn.run_later(statement, {**_scope(run, thread), "b_consumer": run.id})
+
+
+def discard_tokens(turn: Turn, net: Net, ref_id: str) -> None:
+    """What lies before a stage is of an earlier round: it counts no more."""
+    net.tallies.pop(ref_id, None)
+    turn.run_later(_DISCARD, {"b_workflow": net.workflow.id, "b_ref": ref_id})
 
 
 def close_all(turn: Turn, target: StageExecution, thread: str) -> None:

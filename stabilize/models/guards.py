@@ -69,14 +69,15 @@ def _mysql(schema: str) -> list[str]:
     return [
         *statements,
         f"DROP TRIGGER IF EXISTS {schema}stabilize_events_fence",
-        # A row that is not there cannot be locked: without it the fence would be open, unseen.
+        # A row that is not there cannot be locked: without it the fence would be open, unseen. To
+        # insert it here would make the lock above an exclusive one, for the table is then one
+        # that the trigger writes to, and writers would wait for each other.
         f"CREATE TRIGGER {schema}stabilize_events_fence BEFORE INSERT "
         f"ON {schema}stabilize_events FOR EACH ROW BEGIN DECLARE held INT DEFAULT NULL; "
         f"SELECT id INTO held FROM {schema}stabilize_event_fence "
         "WHERE id = 1 LOCK IN SHARE MODE; "
-        "IF held IS NULL THEN "
-        f"INSERT IGNORE INTO {schema}stabilize_event_fence (id, value, updated_at) "
-        "VALUES (1, 0, 0); END IF; END",
+        "IF held IS NULL THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = "
+        "'stabilize_event_fence has lost its row 1: insert (1, 0, 0) again'; END IF; END",
         f"INSERT IGNORE INTO {schema}stabilize_event_fence (id, value, updated_at) "
         "VALUES (1, 0, 0)",
     ]

@@ -10,62 +10,27 @@ import json
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Connection, event
-
-from stabilize import Database, QueueProcessor, QueueProcessorConfig
-from tests.crash.shapes import AtOnce, Log, builders, queue_at, registry_for
-
-
-class Places:
-    """Counts where a process could die in its turns, and dies at the one it was given."""
-
-    def __init__(self, deadly: int, say: Callable[[str], None]) -> None:
-        self.passed = 0
-        self._deadly = deadly
-        self._say = say
-
-    def watch(self, database: Database) -> None:
-        """Pass a place before each statement of a turn, and before and after each commit."""
-        database.turns = database.turns.execution_options(is_a_turn=True)
-        event.listen(database.engine, "before_cursor_execute", self._before_statement)
-        commit = database.engine.dialect.do_commit
-
-        def watched(connection: Any) -> None:
-            self._pass("before a commit")
-            commit(connection)
-            self._pass("after a commit")
-
-        database.engine.dialect.do_commit = watched  # type: ignore[method-assign, assignment]
-
-    def _before_statement(
-        self, connection: Connection, cursor: object, statement: str, *rest: object
-    ) -> None:
-        if connection.get_execution_options().get("is_a_turn"):
-            self._pass("before " + " ".join(statement.split())[:100])
-
-    def _pass(self, where: str) -> None:
-        if threading.current_thread().name == "stabilize-heartbeat":
-            return
-        self.passed += 1
-        if self.passed == self._deadly:
-            self._say(where)
-            os.kill(os.getpid(), signal.SIGKILL)
+from stabilize import QueueProcessor, QueueProcessorConfig
+from tests.crash.shapes import AtOnce, Log, Places, builders, queue_at, registry_for
 
 
 def play(url: str, queue_name: str, log: str, deadly: int, say: Callable[[str], None]) -> None:
     """Play everything in the queue; die on the way if `deadly` is a place there is."""
     queue = queue_at(url, queue_name)
-    places = Places(deadly, say)
+
+    def die(where: str, in_driver: bool) -> None:
+        say(where)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    places = Places(deadly, die)
     places.watch(queue.database)
     processor = QueueProcessor(
         queue,
-        QueueProcessorConfig(max_workers=4),
+        QueueProcessorConfig(max_workers=4, poll_frequency_ms=60_000),  # a poll is a matter of time
         task_registry=registry_for(queue, Log(Path(log))),
         executor=AtOnce(),
         builders=builders(),

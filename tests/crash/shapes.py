@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Column, MetaData, String, Table, insert
+from sqlalchemy import Column, Connection, MetaData, String, Table, event, insert
 from sqlalchemy.orm import Session
 
 from stabilize import (
+    Database,
     JoinType,
     Orchestrator,
     Queue,
@@ -45,9 +47,9 @@ ledger = Table(
 """A user's own table. Nothing but the engine keeps a row from being there twice."""
 
 
-def queue_at(url: str, name: str, lease: timedelta = LEASE) -> Queue:
+def queue_at(database: str | Database, name: str, lease: timedelta = LEASE) -> Queue:
     """A queue whose claims run out soon."""
-    return Queue(url, table_name=name, lock_duration=lease, max_deaths=MAX_DEATHS)
+    return Queue(database, table_name=name, lock_duration=lease, max_deaths=MAX_DEATHS)
 
 
 class AtOnce(Executor):
@@ -60,6 +62,44 @@ class AtOnce(Executor):
         except BaseException as error:
             future.set_exception(error)
         return future
+
+
+class Places:
+    """Counts where something could happen to the turns of a process, and has it happen at one."""
+
+    def __init__(self, fatal: int, happen: Callable[[str, bool], None]) -> None:
+        self.passed = 0
+        self.commits: set[int] = set()
+        self._fatal = fatal
+        self._happen = happen
+
+    def watch(self, database: Database) -> None:
+        """Pass a place before each statement of a turn, and before and after each commit."""
+        database.turns = database.turns.execution_options(is_a_turn=True)
+        event.listen(database.engine, "before_cursor_execute", self._before_statement)
+        commit = database.engine.dialect.do_commit
+
+        def watched(connection: Any) -> None:
+            self._pass("before a commit", in_driver=True)
+            commit(connection)
+            self._pass("after a commit", in_driver=True)
+
+        database.engine.dialect.do_commit = watched  # type: ignore[method-assign, assignment]
+
+    def _before_statement(
+        self, connection: Connection, cursor: object, statement: str, *rest: object
+    ) -> None:
+        if connection.get_execution_options().get("is_a_turn"):
+            self._pass("before " + " ".join(statement.split())[:100])
+
+    def _pass(self, where: str, in_driver: bool = False) -> None:
+        if threading.current_thread().name == "stabilize-heartbeat":
+            return
+        self.passed += 1
+        if in_driver:
+            self.commits.add(self.passed)
+        if self.passed == self._fatal:
+            self._happen(where, in_driver)
 
 
 # --- bodies ----------------------------------------------------------------------------------

@@ -121,3 +121,16 @@ def test_the_failed_branch_of_a_join_is_restarted_and_the_join_runs(engine: Engi
         assert set(again.statuses.values()) == {"SUCCEEDED"}
     else:
         assert again.statuses["a"] == "SUCCEEDED"
+
+
+def test_a_stage_that_ended_the_workflow_once_need_not_do_so_again(engine: Engine) -> None:
+    last = Recorder()
+    body = Script(TaskResult.terminate(), TaskResult.success())
+    ran = engine.run(stage("a", does=body), stage("b", after="a", does=last))
+    assert (ran.status, ran.statuses["b"]) == ("SUCCEEDED", "NOT_STARTED")
+
+    engine.orchestrator.restart(ran.workflow, ran["a"].id)
+    again = engine.go_on(ran.workflow)
+
+    assert again.statuses == {"a": "SUCCEEDED", "b": "SUCCEEDED"}
+    assert last.calls == 1

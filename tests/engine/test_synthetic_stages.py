@@ -14,7 +14,18 @@ from stabilize import (
     TaskResult,
     Workflow,
 )
-from tests.support.builders import Engine, Ran, Recorder, fails, ok, puts, returns, stage
+from tests.support.builders import (
+    Engine,
+    Ran,
+    Recorder,
+    Script,
+    fails,
+    ok,
+    puts,
+    returns,
+    stage,
+    workflow,
+)
 
 PASSES = {"continuePipelineOnFailure": True}
 
@@ -279,3 +290,75 @@ def test_a_workflow_canceled_in_a_stage_before_withdraws_the_parent(engine: Engi
     ran = engine.run(stage("p", type="deploy"))
 
     assert (ran.status, ran.statuses, _of(ran, "b")) == ("CANCELED", {"p": "CANCELED"}, ["CANCELED"])
+
+
+def test_every_round_has_synthetic_stages_of_its_own(engine: Engine) -> None:
+    engine.build(
+        "deploy", before=[stage("b1"), stage("b2"), stage("b3", after=["b1", "b2"])]
+    )
+    ran = engine.run(stage("p", type="deploy"))
+
+    for _ in range(2):
+        engine.orchestrator.restart(ran.workflow, ran["p"].id)
+        engine.play()
+    again = engine.look(ran.workflow)
+
+    assert again.status == "SUCCEEDED"
+    assert again.runs("b3") == ["SUCCEEDED"] * 3
+    parents = {s.parent_stage_id for s in again.workflow.stage_runs if s.ref_id == "b3"}
+    assert parents == {s.id for s in again.workflow.stage_runs if s.ref_id == "p"}
+
+
+def test_stages_of_one_type_do_not_share_their_synthetic_stages(engine: Engine) -> None:
+    before = Recorder()
+    engine.build(
+        "deploy",
+        before=[stage("b1", does=before), stage("b2", after="b1", does=before)],
+        on_failure=[stage("f", does=before)],
+    )
+
+    ran = engine.run(
+        stage("p", type="deploy"), stage("q", type="deploy"),
+        stage("r", after=["p", "q"], type="deploy", does=fails),
+    )
+
+    assert ran.statuses == {"p": "SUCCEEDED", "q": "SUCCEEDED", "r": "TERMINAL"}
+    assert before.calls == 7
+    for ref_id in ("p", "q"):
+        assert [s.status.name for s in ran[ref_id].before_stages()] == ["SUCCEEDED", "SUCCEEDED"]
+
+
+def test_tasks_made_by_a_builder_are_made_anew_for_the_next_round(engine: Engine) -> None:
+    engine.builders.register(Builds)
+    ran = engine.run(stage("up", does=puts(size=2)), stage("p", after="up", does=[], type="builds"))
+
+    engine.orchestrator.restart(ran.workflow, ran["p"].id)
+    again = engine.go_on(ran.workflow)
+
+    runs = [s for s in again.workflow.stage_runs if s.ref_id == "p"]
+    assert [[task.status.name for task in run.tasks] for run in runs] == [["SUCCEEDED"] * 2] * 2
+
+
+def test_a_restart_in_the_middle_of_the_stages_before_forgets_what_had_come(
+    engine: Engine,
+) -> None:
+    """b1 has ended and b2 waits when p is opened again: b3 waits for both once more."""
+    waits = Script(TaskResult.suspend(), TaskResult.suspend(), TaskResult.success())
+    engine.build(
+        "deploy", before=[stage("b1"), stage("b2", does=waits), stage("b3", after=["b1", "b2"])]
+    )
+
+    def back(stage: StageExecution) -> TaskResult:
+        return TaskResult.success() if stage.run > 1 else TaskResult.suspend()
+
+    made = workflow(stage("a", does=puts(n=1)), stage("p", after="a", type="deploy"),
+                    stage("x", does=back))
+    engine.submit(made)
+    before = engine.go_on(made)
+    engine.orchestrator.restart(made, made.stages[0].id)
+    again = engine.go_on(made)
+
+    assert before.runs("b3") == ["NOT_STARTED"]
+    assert again.runs("p") == ["CANCELED", "RUNNING"]
+    assert again.runs("b2") == ["CANCELED", "SUSPENDED"]
+    assert again["b3"].status.name == "NOT_STARTED"

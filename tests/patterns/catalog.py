@@ -67,7 +67,6 @@ class Pattern:
     apart: tuple[tuple[str, ...], ...] = ()
     ordered: tuple[tuple[str, str], ...] = ()
     outputs: Mapping[str, Any] = field(default_factory=dict)
-    context: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -560,10 +559,10 @@ STATES = (
         condition="a partial order of activities, of which no two run at the same time",
         stages=lambda: [
             stage("s"),
-            stage("a1", after="s", mutex_key="k"),
-            stage("a2", after="a1", mutex_key="k"),
-            stage("b1", after="s", mutex_key="k"),
-            stage("b2", after="b1", mutex_key="k"),
+            stage("a1", after="s", does="alone", mutex_key="k"),
+            stage("a2", after="a1", does="alone", mutex_key="k"),
+            stage("b1", after="s", does="alone", mutex_key="k"),
+            stage("b2", after="b1", does="alone", mutex_key="k"),
             stage("end", after=["a2", "b2"]),
         ],
         runs={"s": OK, "a1": OK, "a2": OK, "b1": OK, "b2": OK, "end": OK},
@@ -613,7 +612,7 @@ STATES = (
         condition="each activity runs once, in any order, and no two at the same time",
         stages=lambda: [
             stage("s"),
-            *[stage(ref, after="s", mutex_key="k") for ref in "abc"],
+            *[stage(ref, after="s", does="alone", mutex_key="k") for ref in "abc"],
             stage("end", after=list("abc")),
         ],
         runs={"s": OK, "a": OK, "b": OK, "c": OK, "end": OK},

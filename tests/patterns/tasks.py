@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import threading
+from pathlib import Path
+
 from stabilize import StageExecution, TaskRegistry, TaskResult
 
 
@@ -64,7 +68,19 @@ def terminates(stage: StageExecution) -> TaskResult:
     return TaskResult.terminate(outputs={"ended_by": stage.ref_id})
 
 
-BODIES = (ok, puts, echoes, waits, fails, fails_late, jumps, counts, puts_round, terminates)
+def alone(stage: StageExecution) -> TaskResult:
+    """Fail if another body of the same workflow is at work: the lock goes with its process."""
+    path = Path(stage.execution.context["locks"]) / "alone"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return TaskResult.terminal("another one is at work")
+        threading.Event().wait(0.005)
+    return TaskResult.success()
+
+
+BODIES = (ok, alone, puts, echoes, waits, fails, fails_late, jumps, counts, puts_round, terminates)
 
 
 def registry() -> TaskRegistry:

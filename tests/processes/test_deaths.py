@@ -126,8 +126,9 @@ def begun(fleet: Fleet, workflow: Workflow) -> list[int]:
 def expired(fleet: Fleet) -> bool:
     database = fleet.queue.database
     with database.reading() as session:
-        late = select(func.count()).select_from(QueueMessage)
-        late = late.where(QueueMessage.holder.is_not(None), QueueMessage.visible_at < database.now())
+        late = select(func.count(QueueMessage.id)).where(
+            QueueMessage.holder.is_not(None), QueueMessage.visible_at < database.now()
+        )
         return session.execute(late).scalar_one() > 0
 
 
