@@ -117,6 +117,7 @@ class Coordinator:
         with self.database.polls.connect() as connection:
             self.next_at = self.taking.next_due(connection, starting=starting)
         seconds = None if self.next_at is None else (self.next_at - self.now()) / 1000
+        self.trouble = 0
         self._lookout.looked(saw_all=starting, seconds=seconds)
         return seconds is not None and seconds <= 0
 
@@ -152,6 +153,7 @@ class Coordinator:
         except DBAPIError as error:
             self.flights.finished.extendleft(reversed(finished))
             self._drop_connection()
+            self._lookout.tell()
             if not self.database.backend.is_trouble(error):
                 raise
             self.trouble += 1
@@ -205,8 +207,9 @@ class Coordinator:
         self.turns += 1
         self.flights.finished.extend(later)
         self.after_commit(turn, written)
-        if not roots:  # all of it is locked by others just now
+        if not roots and only is None and self._look():  # it is locked by others just now
             pause_within(0.002)
+            self._lookout.tell()
         return written.played
 
     def _take(self, turn: Turn, limit: int, present: set[str]) -> list[Taken]:

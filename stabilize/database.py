@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import TypeVar
 
@@ -18,11 +18,13 @@ from sqlalchemy import (
     Engine,
     Insert,
     Table,
+    column,
     event,
     insert,
     inspect,
     literal,
     select,
+    table,
 )
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
@@ -31,9 +33,10 @@ from sqlalchemy.sql import ColumnElement
 
 from stabilize.backends import Backend, SqliteBackend, backend_for, rolled_back_on_error
 from stabilize.backends.base import pause_within
-from stabilize.clock import Clock
+from stabilize.clock import Clock, new_id
 from stabilize.errors import ConcurrencyError, ConfigurationError, SchemaError
 from stabilize.models import metadata
+from stabilize.models.base import REVISION, VERSION_TABLE
 
 Joinable = Session | Connection
 """What a verb can join: the caller's own session or connection."""
@@ -80,6 +83,10 @@ class Database:
         self._anchor: Connection | None = None
         self._schema_checked = False
         self._notified = 0.0
+        self.token = new_id()
+        """Who sends the wake-ups of this process."""
+        self.others = False
+        """Other processes are known to be at work on this database."""
         if isinstance(backend, SqliteBackend) and backend.in_memory and owned:
             self._anchor = engine.connect()  # the database lives while a connection does
             weakref.finalize(self, _let_go, self._anchor, engine)
@@ -138,7 +145,8 @@ class Database:
             metadata.create_all(connection)
 
     def has_tables(self, connection: Connection | None = None) -> bool:
-        return inspect(connection or self.engine).has_table("stabilize_workflows")
+        target = connection or self.engine
+        return inspect(target).has_table("stabilize_workflows", schema=_schema_of(target))
 
     def require_tables(self, connection: Connection | None = None) -> None:
         """Raise `SchemaError` with the remedy when the tables are missing.
@@ -146,12 +154,29 @@ class Database:
         Whoever is in a transaction gives its connection: SQLite in memory has no readers beside a
         writer.
         """
-        if not self._schema_checked and not self.has_tables(connection):
+        if self._schema_checked:
+            return
+        if not self.has_tables(connection):
             raise SchemaError(
                 f"{self!r} has no stabilize tables: run stabilize.migrate.upgrade(url), "
                 "`alembic upgrade head`, or pass create_tables=True in development"
             )
+        self._refuse_newer(connection or self.engine)
         self._schema_checked = True
+
+    def _refuse_newer(self, target: Connection | Engine) -> None:
+        """Two neighbouring versions of the code run on one schema; beyond that nothing is sure."""
+        schema = _schema_of(target)
+        if not inspect(target).has_table(VERSION_TABLE, schema=schema):
+            return  # made by create_tables
+        versions = table(VERSION_TABLE, column("version_num"), schema=schema)
+        with nullcontext(target) if isinstance(target, Connection) else target.connect() as asked:
+            found = asked.execute(select(versions.c.version_num)).scalar()
+        if found is not None and str(found).isdigit() and int(found) > REVISION + 1:
+            raise SchemaError(
+                f"{self!r} is at migration {found}, this version of stabilize knows up to "
+                f"{REVISION:04d}: install a newer stabilize"
+            )
 
     # --- transactions -----------------------------------------------------------------------
 
@@ -261,10 +286,13 @@ class Database:
         polling finds what a burst leaves untold.
         """
         self.wake()
-        if self.backend.can_notify and time.monotonic() - self._notified > _NOTIFY_SECONDS:
+        alone = bool(self._listeners) and not self.others
+        if not self.backend.can_notify or alone:
+            return
+        if time.monotonic() - self._notified > _NOTIFY_SECONDS:
             self._notified = time.monotonic()
             try:
-                self.backend.notify(self.engine, WAKE_CHANNEL)
+                self.backend.notify(self.engine, WAKE_CHANNEL, self.token)
             except DBAPIError as error:
                 logger.debug("other workers could not be woken: %s", error)
 
@@ -287,6 +315,12 @@ class Database:
 def insert_into(table: Table) -> Insert:
     """The bulk insert of a table, built once."""
     return insert(table)
+
+
+def _schema_of(target: Connection | Engine) -> str | None:
+    translated = target.get_execution_options().get("schema_translate_map") or {}
+    schema: str | None = translated.get(None)
+    return schema
 
 
 def _let_go(anchor: Connection, engine: Engine) -> None:

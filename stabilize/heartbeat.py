@@ -122,7 +122,7 @@ class Heartbeat:
         self._look_for_others()
 
     def _look_for_others(self) -> None:
-        self._coordinator.others = bool(self.others())
+        self._coordinator.others = self._database.others = bool(self.others())
 
     def others(self) -> list[list[str]]:
         """The task types of the other live workers of this queue."""

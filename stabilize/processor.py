@@ -361,12 +361,16 @@ class QueueProcessor:
                 time.sleep(0.5)
 
     def _listen(self, coordinator: Coordinator) -> None:
+        def heard(sender: str) -> None:
+            if sender != self.database.token:
+                coordinator.wake()
+
         while not self._stopping.is_set():
             try:
                 self.database.backend.listen(
                     self.database.engine,
                     WAKE_CHANNEL,
-                    coordinator.wake,
+                    heard,
                     self._stopping.is_set,
                 )
                 return

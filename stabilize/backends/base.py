@@ -92,13 +92,17 @@ class Backend:
 
     # --- waking -----------------------------------------------------------------------------
 
-    def notify(self, engine: Engine, channel: str) -> None:
+    def notify(self, engine: Engine, channel: str, sender: str) -> None:
         """Wake other processes that listen on `channel`; in a transaction of its own."""
 
     def listen(
-        self, engine: Engine, channel: str, on_wake: Callable[[], None], stopped: Callable[[], bool]
+        self,
+        engine: Engine,
+        channel: str,
+        on_wake: Callable[[str], None],
+        stopped: Callable[[], bool],
     ) -> None:
-        """Call `on_wake` for each wake-up from other processes until `stopped()`."""
+        """Call `on_wake` with the sender of each wake-up until `stopped()`."""
 
 
 _backends: dict[str, type[Backend]] = {}

@@ -23,6 +23,9 @@ _LOWEST_FENCE = text(
 """The writers of events hold shared advisory locks whose keys tell their bounds (`events.md`)."""
 
 
+_NOTIFY = text("SELECT pg_notify(:channel, :sender)")
+
+
 @register_backend
 class PostgresBackend(Backend):
     """Row locks with SKIP LOCKED, wake-ups by LISTEN and NOTIFY."""
@@ -65,25 +68,29 @@ class PostgresBackend(Backend):
         lowest = connection.execute(_LOWEST_FENCE, {"events": events}).scalar()
         return last if lowest is None else min(last, int(lowest))
 
-    def notify(self, engine: Engine, channel: str) -> None:
+    def notify(self, engine: Engine, channel: str, sender: str) -> None:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text("SELECT pg_notify(:channel, '')"), {"channel": channel})
+            connection.execute(_NOTIFY, {"channel": channel, "sender": sender})
 
     def listen(
-        self, engine: Engine, channel: str, on_wake: Callable[[], None], stopped: Callable[[], bool]
+        self,
+        engine: Engine,
+        channel: str,
+        on_wake: Callable[[str], None],
+        stopped: Callable[[], bool],
     ) -> None:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             _listen(connection, channel, on_wake, stopped)
 
 
 def _listen(
-    connection: Connection, channel: str, on_wake: Callable[[], None], stopped: Callable[[], bool]
+    connection: Connection, channel: str, on_wake: Callable[[str], None], stopped: Callable[[], bool]
 ) -> None:
     raw: Any = connection.connection.driver_connection
     if not hasattr(raw, "notifies"):  # another driver than psycopg: polling does it
         return
     connection.exec_driver_sql(f'LISTEN "{channel}"')
     while not stopped():
-        for _ in raw.notifies(timeout=0.5, stop_after=1):
-            on_wake()
+        for notification in raw.notifies(timeout=0.5, stop_after=1):
+            on_wake(notification.payload)
     connection.exec_driver_sql(f'UNLISTEN "{channel}"')

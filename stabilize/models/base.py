@@ -8,6 +8,9 @@ from sqlalchemy import MetaData
 from sqlalchemy.orm import DeclarativeBase, MappedAsDataclass
 
 PREFIX = "stabilize_"
+VERSION_TABLE = PREFIX + "alembic_version"
+REVISION = 1
+"""The number of the newest migration this code was written for."""
 
 metadata = MetaData(
     naming_convention={

@@ -71,7 +71,7 @@ class EventFence(RowBase):
     value: Mapped[int] = mapped_column(BigInteger)
     updated_at: Mapped[int] = mapped_column(BigInteger)
 
-    __table_args__ = ({"info": {"permanent": True}, **TABLE_OPTIONS},)
+    __table_args__ = (TABLE_OPTIONS,)
 
 
 class EventRelay(RowBase):

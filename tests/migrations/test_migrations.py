@@ -14,7 +14,9 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, UniqueConstraint, inspect, text
 
-from stabilize import SchemaError, SqliteWorkflowStore, metadata, migrate
+from stabilize import Database, SchemaError, SqliteWorkflowStore, metadata, migrate
+from stabilize.backends import backend_for
+from stabilize.models.base import REVISION
 from tests.support.backends import BackendUnderTest
 from tests.support.builders import Engine as WorkflowEngine
 from tests.support.builders import ok, stage
@@ -159,9 +161,6 @@ def test_the_tables_can_have_a_schema_of_their_own(empty_backend: BackendUnderTe
     assert inspect(engine).get_table_names(schema="flows") == [migrate.VERSION_TABLE]
 
 
-@pytest.mark.xfail(
-    raises=SchemaError, reason="Database.has_tables looks in the default schema only"
-)
 def test_workflows_run_in_a_schema_of_their_own(empty_backend: BackendUnderTest) -> None:
     if "schemas" not in empty_backend.capabilities:
         pytest.skip("it has no schemas")
@@ -170,6 +169,26 @@ def test_workflows_run_in_a_schema_of_their_own(empty_backend: BackendUnderTest)
     translated = engine.execution_options(schema_translate_map={None: "flows"})
     with WorkflowEngine(translated) as flows:
         assert flows.run(stage("a", does=ok)).status == "SUCCEEDED"
+
+
+def test_the_code_knows_the_newest_migration() -> None:
+    assert int(head()) == REVISION
+
+
+def test_a_schema_two_versions_ahead_is_refused_and_the_next_one_is_not(
+    empty_backend: BackendUnderTest,
+) -> None:
+    engine = empty_backend.engine()
+    migrate.upgrade(engine)
+    for number, refused in ((REVISION + 1, False), (REVISION + 2, True)):
+        with engine.begin() as connection:
+            connection.execute(text(f"UPDATE {migrate.VERSION_TABLE} SET version_num='{number:04d}'"))
+        database = Database(engine, backend_for(engine.dialect.name)(), owned=False)
+        if refused:
+            with pytest.raises(SchemaError, match="install a newer stabilize"):
+                database.require_tables()
+        else:
+            database.require_tables()
 
 
 def test_the_file_of_a_busy_database_is_waited_for(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import func, select
@@ -66,8 +66,9 @@ class Play:
                 self.queue.push(order(found))
 
     def has_ended(self) -> bool:
-        status = self.store.retrieve_execution_summary(self.workflow.id).status
-        return status.is_complete and not self.has_messages()
+        ids = [self.workflow.id, *self._children()]
+        ended = [self.store.retrieve_execution_summary(id).status.is_complete for id in ids]
+        return all(ended) and not any(map(self.queue.has_pending_message_for_execution, ids))
 
     def has_messages(self) -> bool:
         return self.queue.has_pending_message_for_execution(self.workflow.id)
@@ -110,14 +111,15 @@ class Play:
 
     def _check_children(self) -> None:
         """A child ends as its parent does."""
+        for id in self._children():
+            child = self.store.retrieve_execution_summary(id)
+            assert child.status.name == self.pattern.status, f"the child is {child.status}"
+
+    def _children(self) -> Sequence[str]:
         with self.queue.database.reading() as session:
-            children = session.scalars(
+            return session.scalars(
                 select(Workflow.id).where(Workflow.parent_workflow_id == self.workflow.id)
             ).all()
-        for id in children:
-            child = self.store.retrieve(id)
-            assert child.status.name == self.pattern.status, f"the child is {child.status}"
-            assert not self.queue.has_pending_message_for_execution(id)
 
     def tell(self) -> str:
         """What the workflow looks like, for the reader of a failure."""

@@ -51,6 +51,14 @@ def jumps(stage: StageExecution) -> TaskResult:
     return TaskResult.success()
 
 
+def obeys(stage: StageExecution) -> TaskResult:
+    """Wait for a signal and do what it says: go on, or jump."""
+    name = stage.context.get("_signal_name")
+    if name == "jump":
+        return TaskResult.jump_to(stage.context["_signal_data"]["to"])
+    return TaskResult.suspend() if name is None else TaskResult.success()
+
+
 def counts(stage: StageExecution) -> TaskResult:
     """Add one to `n`."""
     return TaskResult.success(outputs={"n": int(stage.context.get("n", 0)) + 1})
@@ -80,7 +88,7 @@ def alone(stage: StageExecution) -> TaskResult:
     return TaskResult.success()
 
 
-BODIES = (ok, alone, puts, echoes, waits, fails, fails_late, jumps, counts, puts_round, terminates)
+BODIES = (ok, alone, puts, echoes, waits, fails, fails_late, jumps, obeys, counts, puts_round, terminates)
 
 
 def registry() -> TaskRegistry:
