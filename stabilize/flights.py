@@ -137,10 +137,9 @@ class Flights:
 
     def _submit_apart(self, flight: Flight, pool: Executor) -> Future[Any] | None:
         task = self._registry.get(flight.task_type)
-        if isinstance(task, TransactionalTask):
+        if isinstance(task, TransactionalTask) or self._set_limit(flight, task) is not None:
             self.threads().call(lambda: self._fly(flight))
             return None
-        self._set_limit(flight, task)
         stage = flight.stage
         stage.__dict__["context"] = dict(stage.context.items())
         return pool.submit(run_body, task, stage, flight.hook, elapsed=self._elapsed(flight))
@@ -162,6 +161,8 @@ class Flights:
         else:
             error = future.exception()
             outcome = failure(error) if error is not None else future.result()
+            if flight.hook == "on_timeout" and outcome.status is WorkflowStatus.SKIPPED:
+                outcome = self._timeout_failure(flight)
         self._landed(flight, outcome)
 
     def _plan(self, flight: Flight, message: PlanStage) -> Outcome:
@@ -176,6 +177,7 @@ class Flights:
             return self._plan(flight, flight.held.message)
         task = self._registry.get(flight.task_type)
         if isinstance(task, TransactionalTask):
+            flight.stage.context.items()  # now: SQLite in memory has no readers beside a writer
             return self._transactional(
                 flight.held,
                 lambda session: run_body(

@@ -64,8 +64,8 @@ class Heartbeat:
             since += wait
             try:
                 if since >= self._interval:
-                    since = 0.0
                     self.renew()
+                    since = 0.0
                 if announce:
                     self._show()
             except (SQLAlchemyError, ConcurrencyError) as error:

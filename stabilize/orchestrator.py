@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from stabilize.database import Joinable
 from stabilize.errors import ConfigurationError
 from stabilize.events.context import current_actor
+from stabilize.explain import Explanation, explain
 from stabilize.models import StageExecution, Workflow
 from stabilize.queue.messages import (
     CancelStage,
@@ -131,6 +132,10 @@ class Orchestrator:
     def get_execution(self, workflow_id: str) -> Workflow:
         """The stored workflow; `WorkflowNotFoundError` if unknown."""
         return self.store.retrieve(workflow_id)
+
+    def explain(self, workflow_id: str) -> Explanation:
+        """Say why each stage that is not running is not; `WorkflowNotFoundError` if unknown."""
+        return explain(self.store, workflow_id)
 
     def _push(self, message: Message, session: Joinable | None) -> None:
         self.queue.push(message, session=session)

@@ -411,10 +411,11 @@ class Turn:
         """Record that something happened to `entity`, if events are on."""
         if self.recorder is None:
             return
-        workflow_id = entity.id if isinstance(entity, Workflow) else entity.workflow_id
         assert self._account is not None
         self._account.tell(event_type, entity, data)
-        self._writes.set(entity, {"event_version": entity.event_version + 1})
+        state = entity.__dict__
+        workflow_id = state["id"] if isinstance(entity, Workflow) else state["workflow_id"]
+        self._writes.set(entity, {"event_version": state["event_version"] + 1})
         self._drafts.append(
             self.recorder.draft(
                 event_type,

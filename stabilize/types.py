@@ -202,6 +202,10 @@ class Structured(Json):
         return "Json()"
 
 
+UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
+"""What a constructor leaves out: it does not undo what the `definition` given to it says."""
+
+
 class Setting(Generic[T]):
     """One key of an entity's `definition`, read and written like an attribute of the entity.
 
@@ -228,7 +232,7 @@ class Setting(Generic[T]):
 
     def __get__(self, instance: Any, owner: type) -> T:
         if instance is None:
-            return self.default
+            return UNSET  # type: ignore[no-any-return]
         raw = instance.definition.get(self.name)
         if raw is None:
             if self.factory is None:
@@ -237,6 +241,8 @@ class Setting(Generic[T]):
         return raw if self.load is None else self.load(raw)
 
     def __set__(self, instance: Any, value: T) -> None:
+        if value is UNSET:
+            return
         definition = dict(instance.definition or {})
         definition.pop(self.name, None)
         if value is not None and value != self.default:

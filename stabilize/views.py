@@ -77,8 +77,7 @@ def view_of(net: Net, stage: StageExecution, database: Database) -> StageExecuti
             return inherited(connection, stage)
 
     def inherit() -> dict[str, Any]:
-        outputs = database.retrying(read, patience=math.inf)
-        return outputs
+        return database.retrying(read, patience=math.inf)
 
     tasks = net.tasks_of(stage)
     where = f"stage {stage.ref_id!r} of workflow {stage.workflow_id}"

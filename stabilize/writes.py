@@ -18,9 +18,9 @@ _TOKENS: Table = Token.__table__  # type: ignore[assignment]
 _EDGES: Table = StageEdge.__table__  # type: ignore[assignment]
 _TABLE_OF: dict[type, Table] = {kind: kind.__table__ for kind in _KINDS}  # type: ignore[misc]
 _USUAL: dict[type, frozenset[str]] = {
-    Workflow: frozenset({"status", "start_time", "end_time", "open_runs", "version"}),
-    StageExecution: frozenset({"status", "phase", "start_time", "end_time", "version"}),
-    TaskExecution: frozenset({"status", "start_time", "end_time", "version"}),
+    Workflow: frozenset({"status", "start_time", "end_time", "open_runs", "version", "event_version"}),
+    StageExecution: frozenset({"status", "phase", "start_time", "end_time", "version", "event_version"}),
+    TaskExecution: frozenset({"status", "start_time", "end_time", "version", "event_version"}),
 }
 """Columns that nearly every change is among: written together, the changes share one statement."""
 _USUAL_NAMES = {kind: tuple(sorted(names)) for kind, names in _USUAL.items()}
@@ -45,16 +45,18 @@ class Writes:
 
     def set(self, entity: Entity, values: dict[str, Any]) -> None:
         """Change columns of an entity; the first change in a turn raises its version."""
-        entity.__dict__.update(values)  # written by primary key: the ORM need not watch
-        if entity.id not in self._raised:
+        state = entity.__dict__  # written by primary key: the ORM need not watch
+        state.update(values)
+        id = state["id"]
+        if id not in self._raised:
             self._raise_version(entity)
         kind = type(entity)
-        if entity.id not in self._added[kind]:
+        if id not in self._added[kind]:
             changes = self._changes[kind]
-            self._entities[entity.id] = entity
-            known = changes.get(entity.id)
+            self._entities[id] = entity
+            known = changes.get(id)
             if known is None:
-                changes[entity.id] = dict(values)
+                changes[id] = dict(values)
             else:
                 known.update(values)
 

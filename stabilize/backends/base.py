@@ -28,6 +28,8 @@ class Backend:
     shares_between_processes: ClassVar[bool] = True
     needs_savepoints: ClassVar[bool] = True
     """A failed statement spoils the transaction unless a SAVEPOINT is around it."""
+    fences_events: ClassVar[bool] = False
+    """Events can become visible in another order than that of their numbers."""
     turn_options: ClassVar[dict[str, Any]] = {"isolation_level": "READ COMMITTED"}
     poll_options: ClassVar[dict[str, Any]] = {"isolation_level": "AUTOCOMMIT"}
 

@@ -43,6 +43,7 @@ class MySQLBackend(Backend):
     """InnoDB under READ COMMITTED: its default REPEATABLE READ loses joins."""
 
     dialects: ClassVar[tuple[str, ...]] = ("mysql", "mariadb")
+    fences_events: ClassVar[bool] = True
 
     @classmethod
     def url(cls, text: str | URL) -> URL:

@@ -32,6 +32,7 @@ class PostgresBackend(Backend):
 
     dialects: ClassVar[tuple[str, ...]] = ("postgresql",)
     can_notify: ClassVar[bool] = True
+    fences_events: ClassVar[bool] = True
 
     @classmethod
     def url(cls, text: str | URL) -> URL:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
-
 S = TypeVar("S", bound=Any)
 """Stages: with a `ref_id` and a set `requisite_stage_ref_ids`."""
 

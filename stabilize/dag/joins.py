@@ -158,16 +158,16 @@ def and_join(tally: Tally, rule: JoinRule) -> Decision:
 
 def xor_join(tally: Tally, rule: JoinRule) -> Decision:
     """Pass the one live branch on; a second one is a fault of the definition (WCP-5)."""
-    if tally.arrivals > 1:
-        first, second = tally.came_live[0], tally.came_live[-1]
-        return Decision(
-            Verdict.FAIL,
-            reason=f"two branches reached an XOR join: {first!r} and {second!r}. "
-            "Use JoinType.MULTI_MERGE to run once for each, or an XOR split before it",
-        )
-    if tally.arrivals > tally.fired:
+    if tally.arrivals <= tally.fired:
+        return WAIT if tally.fired or tally.missing else _nothing_came(tally)
+    if tally.arrivals == 1:
         return FIRE
-    return WAIT if tally.fired or tally.missing else _nothing_came(tally)
+    first, second = tally.came_live[0], tally.came_live[-1]
+    return Decision(
+        Verdict.FAIL,
+        reason=f"two branches reached an XOR join: {first!r} and {second!r}. "
+        "Use JoinType.MULTI_MERGE to run once for each, or an XOR split before it",
+    )
 
 
 def multi_merge(tally: Tally, rule: JoinRule) -> Decision:

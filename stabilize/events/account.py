@@ -14,8 +14,10 @@ from typing import Any
 from stabilize.events.base import EventType
 from stabilize.events.rows import STATUS_OF
 from stabilize.models import StageExecution, TaskExecution, Workflow
+from stabilize.status import WorkflowStatus
 
 Entity = Workflow | StageExecution | TaskExecution
+_NOTHING: dict[str, Any] = {}
 Finding = tuple[EventType, Entity, dict[str, Any]]
 
 
@@ -38,31 +40,32 @@ class Account:
 
     def before_change(self, entity: Entity, values: Mapping[str, Any]) -> None:
         """Note how an entity is told, before it is changed."""
-        if entity.id in self._open or not (
+        state = entity.__dict__
+        id = state["id"]
+        if id in self._open or not (
             "status" in values or "context" in values or "outputs" in values
         ):
             return
-        status = entity.status.name
-        untold = status == "NOT_STARTED" or isinstance(entity, TaskExecution)
-        outputs = entity.outputs if isinstance(entity, StageExecution) else {}
-        self._open[entity.id] = _Told(
+        status = state["status"]
+        untold = status is WorkflowStatus.NOT_STARTED
+        self._open[id] = _Told(
             entity,
-            status,
-            entity.end_time,
-            {} if untold else entity.context,  # type: ignore[union-attr]
-            {} if untold else outputs,
+            status.name,
+            state["end_time"],
+            _NOTHING if untold else state.get("context", _NOTHING),
+            _NOTHING if untold else state.get("outputs", _NOTHING),
         )
 
     def tell(self, event_type: EventType, entity: Entity, data: Mapping[str, Any]) -> None:
         """Note what an event tells."""
-        told = self._open.get(entity.id)
+        told = self._open.get(entity.__dict__["id"])
         if told is not None:
             status = data.get("status") or data.get("new_status") or STATUS_OF.get(event_type)
             if status is not None:
                 told.status = status
                 told.end_time = data.get("end_time", told.end_time)
-        if isinstance(entity, TaskExecution):
-            told = self._open.get(entity.stage_id)
+        if type(entity) is TaskExecution:
+            told = self._open.get(entity.__dict__["stage_id"])
         if told is None:
             return
         if event_type in (EventType.STAGE_STARTED, EventType.WORKFLOW_STARTED):
@@ -80,19 +83,19 @@ class Account:
         opened, self._open = self._open, {}
         for told in opened.values():
             entity = told.entity
-            status = entity.status.name
-            if status != told.status:
+            state = entity.__dict__
+            status = state["status"]
+            if status.name != told.status:
                 yield _status_changed(entity, told)
-            if isinstance(entity, TaskExecution) or status == "NOT_STARTED":
+            if status is WorkflowStatus.NOT_STARTED or type(entity) is TaskExecution:
                 continue
-            if entity.context is not told.context and entity.context != told.context:
-                yield _values_changed(
-                    EventType.CONTEXT_UPDATED, entity, "context", told.context, entity.context
-                )
-            if isinstance(entity, StageExecution) and entity.outputs != told.outputs:
-                yield _values_changed(
-                    EventType.OUTPUTS_UPDATED, entity, "outputs", told.outputs, entity.outputs
-                )
+            for event_type, key, before in (
+                (EventType.CONTEXT_UPDATED, "context", told.context),
+                (EventType.OUTPUTS_UPDATED, "outputs", told.outputs),
+            ):
+                actual = state.get(key, before)
+                if actual is not before and actual != before:
+                    yield _values_changed(event_type, entity, key, before, actual)
 
 
 def _status_changed(entity: Entity, told: _Told) -> Finding:

@@ -67,12 +67,13 @@ class EventRecorder(Recording):
         actor: str = "system",
     ) -> Draft:
         """An event of this turn, not stored yet."""
+        state = entity.__dict__
         return Draft(
             event_type,
             ENTITY_TYPE[type(entity)],
-            entity.id,
+            state["id"],
             workflow_id,
-            entity.event_version,
+            state["event_version"],
             data,
             timestamp,
             None if cause is None else cause.message_id,

@@ -56,6 +56,9 @@ class Relay:
             self._thread = threading.Thread(target=self._run, name="stabilize-relay", daemon=True)
             self._thread.start()
 
+    def _is_over(self) -> bool:
+        return self._closed
+
     def close(self) -> None:
         """End the background copying after the batch at hand."""
         self._closed = True
@@ -136,8 +139,10 @@ class Relay:
             self._wake.wait(None if failures == 0 else _PATIENCE[min(failures, 4) - 1])
             self._wake.clear()
             try:
-                while not self._closed and self.copy():
+                while self.copy():
                     failures = 0
+                    if self._is_over():
+                        return
                 failures = 0
             except (SQLAlchemyError, StabilizeError) as error:
                 failures += 1

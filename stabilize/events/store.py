@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
-from sqlalchemy import Connection, Engine, func, inspect, select
+from sqlalchemy import Connection, Engine, func, inspect, select, update
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError
 
@@ -136,6 +136,7 @@ class SqlEventStore(EventStore):
             with self.database.writing() as connection:
                 metadata.create_all(connection, tables=_TABLES)  # type: ignore[arg-type]
         self._checked = create_tables
+        self._marked = 0
         self._schema = schema
 
     def __repr__(self) -> str:
@@ -238,6 +239,18 @@ class SqlEventStore(EventStore):
         with self._reading() as connection:
             connection.begin()
             return self.database.backend.frontier(connection)
+
+    def mark_stable(self, frontier: int) -> None:
+        """Note a frontier for those who only have SQL (the view `stabilize_v_events_stable`)."""
+        if not self.database.backend.fences_events or frontier <= self._marked:
+            return
+        with self.database.writing() as connection:
+            connection.execute(
+                update(EventFence)
+                .where(EventFence.id == 2, EventFence.value < frontier)
+                .values(value=frontier, updated_at=self.database.now())
+            )
+        self._marked = frontier
 
     def _read(self, query: object) -> list[Event]:
         with self._reading() as connection:

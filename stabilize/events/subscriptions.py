@@ -253,6 +253,7 @@ class SubscriptionManager:
     def _round(self, *, early: bool) -> int:
         with self._working:
             frontier = self.event_store.safe_sequence()
+            self.event_store.mark_stable(frontier)
             with self._lock:
                 subscribers = list(self._handlers.items())
             done = 0

@@ -194,12 +194,13 @@ def _settle(
         case Verdict.FIRE:
             _fire(turn, net, arrival, target, rule, tally)
         case Verdict.FAIL:
-            _fail(turn, net, target, arrival.thread, decision)
+            tally.fired += 1
+            mark_taken(turn, arrival, _fail(turn, net, target, arrival.thread, decision))
         case Verdict.PASS:
             _pass_over(turn, net, target, decision.passes, arrival.thread, wave)
         case Verdict.WAIT if not tally.fired:
             return
-    passed = decision.verdict in (Verdict.PASS, Verdict.FAIL)
+    passed = decision.verdict is Verdict.PASS
     if passed or resets(tally, rule):
         if passed or rule.type not in (JoinType.AND, JoinType.OR):
             close_all(turn, target, arrival.thread)
@@ -355,11 +356,13 @@ def _pass_over(
 
 def _fail(
     turn: Turn, net: Net, target: StageExecution, thread: str, decision: Decision
-) -> None:
+) -> StageExecution:
+    """The join cannot do what it is to do: that is a failure of its stage."""
     run = target if target.phase is StagePhase.WAITING else new_run(turn, net, target)
     turn.set(net.workflow, open_runs=net.workflow.open_runs + 1)
     turn.set(run, phase=StagePhase.READY, thread=thread)
     turn.push(FailStage.of(run, error=decision.reason))
+    return run
 
 
 def branch_of(stage: StageExecution, thread: str, number: int | str) -> str:

@@ -20,7 +20,6 @@ from stabilize.models.workflow import Workflow
 from stabilize.models import ddl  # isort: skip
 
 __all__ = [
-    "ddl",
     "BufferedSignal",
     "Claim",
     "DeadLetter",
@@ -41,5 +40,6 @@ __all__ = [
     "Trigger",
     "Worker",
     "Workflow",
+    "ddl",
     "metadata",
 ]

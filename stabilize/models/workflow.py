@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, Boolean, Enum, Index, Integer, String, and_
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from stabilize.clock import new_id, now_ms
+from stabilize.dag.draw import to_dot, to_mermaid
 from stabilize.dag.topological import topological_sort
 from stabilize.dag.validation import validate_stage_graph
 from stabilize.models.base import PREFIX, TABLE_OPTIONS, Base
@@ -123,6 +124,14 @@ class Workflow(Base, kw_only=True, eq=False):
             stages=list(stages),
             type=WorkflowType.ORCHESTRATION,
         )
+
+    def to_mermaid(self) -> str:
+        """Draw the definition, or the run with its statuses, as a Mermaid flowchart."""
+        return to_mermaid(self.stages, self.stage_runs)
+
+    def to_dot(self) -> str:
+        """Draw the definition, or the run with its statuses, for Graphviz."""
+        return to_dot(self.stages, self.stage_runs)
 
     @property
     def stage_runs(self) -> list[StageExecution]:

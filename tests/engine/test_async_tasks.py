@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -41,12 +42,12 @@ def plain(stage: StageExecution) -> TaskResult:
 
 
 @pytest.mark.parametrize(
-    "does", [counts, AsyncTask, AsyncTask(), PlainTask, PlainTask(), plain, lambda s: plain(s)],
-    ids=["async function", "async class", "async instance", "class", "instance", "function",
-         "lambda"],
+    "make",
+    [lambda: counts, lambda: AsyncTask, AsyncTask, lambda: PlainTask, PlainTask, lambda: plain],
+    ids=["async function", "async class", "async instance", "class", "instance", "function"],
 )
-def test_a_task_may_have_any_of_these_forms(engine: Engine, does: Any) -> None:
-    ran = engine.run(stage("a", does=does), stage("b", after="a", does=Recorder()))
+def test_a_task_may_have_any_of_these_forms(engine: Engine, make: Callable[[], Any]) -> None:
+    ran = engine.run(stage("a", does=make()), stage("b", after="a", does=Recorder()))
 
     assert ran.status == "SUCCEEDED"
     assert ran["a"].outputs == {"n": 1}
@@ -76,8 +77,10 @@ def test_a_class_is_made_anew_for_each_use_and_an_instance_is_not(engine: Engine
     shared = PlainTask()
 
     ran = engine.run(
-        stage("a", does=PlainTask), stage("b", after="a", does=PlainTask),
-        stage("c", after="b", does=shared), stage("d", after="c", does=shared),
+        stage("a", does=PlainTask),
+        stage("b", after="a", does=PlainTask),
+        stage("c", after="b", does=shared),
+        stage("d", after="c", does=shared),
     )
 
     assert [s.outputs["n"] for s in ran.workflow.stages] == [1, 1, 1, 2]
@@ -87,9 +90,12 @@ def test_a_class_is_found_under_its_own_name_and_its_path(engine: Engine) -> Non
     engine.registry.register("counter", PlainTask, aliases=["tally"])
     path = f"{PlainTask.__module__}.PlainTask"
 
-    ran = engine.run(*[
-        stage(f"s{n}", does=name) for n, name in enumerate(["counter", "tally", "PlainTask", path])
-    ])
+    ran = engine.run(
+        *[
+            stage(f"s{n}", does=name)
+            for n, name in enumerate(["counter", "tally", "PlainTask", path])
+        ]
+    )
 
     assert ran.status == "SUCCEEDED"
 

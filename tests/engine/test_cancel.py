@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import select
 
 from stabilize import StageExecution, Task, TaskResult, is_cancellation_requested
 from stabilize.models import QueueMessage
 from stabilize.tasks.body import current_token
-from sqlalchemy import select
-
 from tests.support.builders import Engine, Gate, Recorder, eventually, ok, stage, workflow
 
 
@@ -206,9 +205,7 @@ def test_one_stage_is_withdrawn_and_the_rest_goes_on(engine: Engine) -> None:
         hangs.opened.set()
 
     assert ran.status == "SUCCEEDED"
-    assert ran.statuses == {
-        "a": "CANCELED", "b": "SUCCEEDED", "c": "SKIPPED", "d": "SUCCEEDED"
-    }
+    assert ran.statuses == {"a": "CANCELED", "b": "SUCCEEDED", "c": "SKIPPED", "d": "SUCCEEDED"}
 
 
 def test_a_stage_withdrawn_before_it_began_is_skipped(engine: Engine) -> None:

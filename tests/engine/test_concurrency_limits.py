@@ -101,7 +101,9 @@ def test_a_buffered_workflow_can_be_canceled_and_takes_no_slot(engine: Engine) -
     engine.play()
 
     assert [engine.status(one) for one in (first, second, third)] == [
-        "SUCCEEDED", "CANCELED", "SUCCEEDED"
+        "SUCCEEDED",
+        "CANCELED",
+        "SUCCEEDED",
     ]
 
 

@@ -34,7 +34,11 @@ def test_a_join_merges_its_branches_by_their_place_and_adds_lists_up(engine: Eng
     )
 
     assert last.contexts[0] == {
-        "v": 2, "l": [1, 2, "mine"], "only_a": True, "only_b": True, "own": 1
+        "v": 2,
+        "l": [1, 2, "mine"],
+        "only_a": True,
+        "only_b": True,
+        "own": 1,
     }
 
 
@@ -216,7 +220,11 @@ def test_a_result_no_database_can_hold_fails_its_task_and_names_the_key(
 
 @pytest.mark.parametrize(
     ("context", "named"),
-    [({"a": float("nan")}, "context.a"), ({"a": "\x00"}, "context.a"), ({"a": object()}, "context.a")],
+    [
+        ({"a": float("nan")}, "context.a"),
+        ({"a": "\x00"}, "context.a"),
+        ({"a": object()}, "context.a"),
+    ],
     ids=["NaN", "NUL", "object"],
 )
 def test_a_definition_no_database_can_hold_is_refused_when_it_is_stored(
@@ -233,8 +241,16 @@ def test_a_definition_no_database_can_hold_is_refused_when_it_is_stored(
 
 def test_values_come_back_as_json_has_them(engine: Engine) -> None:
     given = {
-        "tuple": (1, 2), "set": {3, 1}, "text": "ü – 文 \U0001f600", "none": None, "float": 1.5,
-        "big": 2**60, "empty": {}, "list": [], "bool": True, "nested": {"a": [{"b": None}]},
+        "tuple": (1, 2),
+        "set": {3, 1},
+        "text": "ü – 文 \U0001f600",
+        "none": None,
+        "float": 1.5,
+        "big": 2**60,
+        "empty": {},
+        "list": [],
+        "bool": True,
+        "nested": {"a": [{"b": None}]},
     }
 
     ran = engine.run(stage("a", does=puts(**given)))

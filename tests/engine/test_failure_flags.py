@@ -77,7 +77,10 @@ def test_a_failed_branch_fails_the_workflow_and_withdraws_what_still_runs(engine
 
     assert ran.status == "TERMINAL"
     assert ran.statuses == {
-        "a": "TERMINAL", "b": "CANCELED", "d": "NOT_STARTED", "e": "NOT_STARTED"
+        "a": "TERMINAL",
+        "b": "CANCELED",
+        "d": "NOT_STARTED",
+        "e": "NOT_STARTED",
     }
 
 
@@ -86,7 +89,10 @@ def test_a_branch_that_may_fail_leaves_the_others_alone(engine: Engine) -> None:
 
     assert ran.status == "SUCCEEDED"
     assert ran.statuses == {
-        "a": "FAILED_CONTINUE", "b": "SUCCEEDED", "d": "SUCCEEDED", "e": "SUCCEEDED"
+        "a": "FAILED_CONTINUE",
+        "b": "SUCCEEDED",
+        "d": "SUCCEEDED",
+        "e": "SUCCEEDED",
     }
 
 
@@ -94,9 +100,7 @@ def test_a_stopped_branch_keeps_the_join_behind_it_from_starting(engine: Engine)
     ran = engine.run(*_branches({"failPipeline": False}))
 
     assert ran.status == "SUCCEEDED"
-    assert ran.statuses == {
-        "a": "STOPPED", "b": "SUCCEEDED", "d": "SUCCEEDED", "e": "NOT_STARTED"
-    }
+    assert ran.statuses == {"a": "STOPPED", "b": "SUCCEEDED", "d": "SUCCEEDED", "e": "NOT_STARTED"}
 
 
 def test_what_follows_a_tolerated_failure_still_inherits_its_outputs(engine: Engine) -> None:
@@ -150,9 +154,7 @@ def test_a_condition_that_raises_fails_its_stage_with_its_text(engine: Engine) -
 
 
 def test_a_stage_under_a_failed_one_never_starts_enabled_or_not(engine: Engine) -> None:
-    ran = engine.run(
-        stage("a", does=fails), stage("b", after="a", context={"stageEnabled": False})
-    )
+    ran = engine.run(stage("a", does=fails), stage("b", after="a", context={"stageEnabled": False}))
 
     assert ran.statuses == {"a": "TERMINAL", "b": "NOT_STARTED"}
 
@@ -171,8 +173,12 @@ def test_manual_skip_passes_every_task_over(engine: Engine) -> None:
 
 def test_flags_are_never_taken_from_an_upstream_output(engine: Engine) -> None:
     poison = puts(
-        continuePipelineOnFailure=True, failPipeline=False, stageEnabled=False, manualSkip=True,
-        stageTimeoutMs=1, _max_jumps=0,
+        continuePipelineOnFailure=True,
+        failPipeline=False,
+        stageEnabled=False,
+        manualSkip=True,
+        stageTimeoutMs=1,
+        _max_jumps=0,
     )
 
     ran = engine.run(stage("a", does=poison), stage("b", after="a", does=fails))

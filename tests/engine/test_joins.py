@@ -94,8 +94,9 @@ def test_two_of_three_starts_once_when_the_second_branch_has_come(
 def test_two_of_three_that_can_no_longer_come_fails_at_once_and_names_the_lost(
     engine: Engine,
 ) -> None:
-    ran = engine.run(*_fan(["ok", "stopped", "stopped"], join_type=JoinType.N_OF_M,
-                           join_threshold=2))
+    ran = engine.run(
+        *_fan(["ok", "stopped", "stopped"], join_type=JoinType.N_OF_M, join_threshold=2)
+    )
 
     assert (ran.status, ran.statuses["join"]) == ("TERMINAL", "TERMINAL")
     assert "'u1'" in ran.error("join")
@@ -158,8 +159,12 @@ def test_a_multi_choice_activates_the_branches_whose_condition_holds(engine: Eng
     join = Recorder()
 
     ran = engine.run(
-        stage("triage", does=puts(kind="crime", severity=0), split_type=SplitType.OR,
-              split_conditions={"police": "kind == 'crime'", "ambulance": "severity > 0"}),
+        stage(
+            "triage",
+            does=puts(kind="crime", severity=0),
+            split_type=SplitType.OR,
+            split_conditions={"police": "kind == 'crime'", "ambulance": "severity > 0"},
+        ),
         stage("police", after="triage"),
         stage("ambulance", after="triage"),
         stage("hospital", after="ambulance"),
@@ -168,8 +173,12 @@ def test_a_multi_choice_activates_the_branches_whose_condition_holds(engine: Eng
     )
 
     assert ran.statuses == {
-        "triage": "SUCCEEDED", "police": "SUCCEEDED", "ambulance": "SKIPPED",
-        "hospital": "SKIPPED", "log": "SUCCEEDED", "report": "SUCCEEDED",
+        "triage": "SUCCEEDED",
+        "police": "SUCCEEDED",
+        "ambulance": "SKIPPED",
+        "hospital": "SKIPPED",
+        "log": "SUCCEEDED",
+        "report": "SUCCEEDED",
     }
     assert ran.tasks("ambulance") == ["NOT_STARTED"]
     assert join.calls == 1
@@ -186,15 +195,14 @@ def test_a_join_behind_a_branch_that_was_not_chosen_runs_on_the_others(
         stage("join", after=["a", "b"], join_type=kind),
     )
 
-    assert ran.statuses == {
-        "s": "SUCCEEDED", "a": "SKIPPED", "b": "SUCCEEDED", "join": "SUCCEEDED"
-    }
+    assert ran.statuses == {"s": "SUCCEEDED", "a": "SKIPPED", "b": "SUCCEEDED", "join": "SUCCEEDED"}
 
 
 def test_two_of_three_with_two_branches_not_chosen_fails_at_once(engine: Engine) -> None:
     ran = engine.run(
-        stage("s", split_type=SplitType.OR,
-              split_conditions={"a": "False", "b": "True", "c": "False"}),
+        stage(
+            "s", split_type=SplitType.OR, split_conditions={"a": "False", "b": "True", "c": "False"}
+        ),
         stage("a", after="s"),
         stage("b", after="s"),
         stage("c", after="s"),
@@ -216,8 +224,12 @@ def test_a_split_that_finds_no_branch_fails_its_stage(engine: Engine) -> None:
 
 def test_a_split_that_finds_no_branch_takes_its_default(engine: Engine) -> None:
     ran = engine.run(
-        stage("s", split_type=SplitType.OR, split_conditions={"a": "False", "b": "False"},
-              split_default="b"),
+        stage(
+            "s",
+            split_type=SplitType.OR,
+            split_conditions={"a": "False", "b": "False"},
+            split_default="b",
+        ),
         stage("a", after="s"),
         stage("b", after="s"),
     )
@@ -245,7 +257,8 @@ def test_a_wide_fan_meets_again(engine: Engine) -> None:
     refs = [f"b{n}" for n in range(70)]
 
     ran = engine.run(
-        stage("first"), *[stage(ref, after="first", does=ok) for ref in refs],
+        stage("first"),
+        *[stage(ref, after="first", does=ok) for ref in refs],
         stage("join", after=refs),
     )
 

@@ -81,9 +81,7 @@ def test_a_jump_forward_passes_over_what_lies_between(engine: Engine) -> None:
     )
 
     assert ran.status == "SUCCEEDED"
-    assert ran.statuses == {
-        "a": "SUCCEEDED", "b": "SKIPPED", "c": "SUCCEEDED", "d": "SUCCEEDED"
-    }
+    assert ran.statuses == {"a": "SUCCEEDED", "b": "SKIPPED", "c": "SUCCEEDED", "d": "SUCCEEDED"}
     assert (between.calls, target.calls) == (0, 1)
     assert target.contexts[0]["why"] == "short cut"
 
@@ -137,9 +135,7 @@ def test_a_stage_sets_its_own_limit_of_jumps(engine: Engine) -> None:
 
 
 def test_a_jump_to_nowhere_fails_its_stage_and_names_the_target(engine: Engine) -> None:
-    ran = engine.run(
-        stage("a", does=Script(TaskResult.jump_to("nowhere"))), stage("b", after="a")
-    )
+    ran = engine.run(stage("a", does=Script(TaskResult.jump_to("nowhere"))), stage("b", after="a"))
 
     assert (ran.status, ran.statuses) == ("TERMINAL", {"a": "TERMINAL", "b": "NOT_STARTED"})
     assert ran["a"].context["jump_error"] == "Target stage not found: nowhere"
@@ -207,18 +203,14 @@ def test_tasks_after_the_one_that_jumps_do_not_run_in_that_round(engine: Engine)
 def test_a_jump_does_not_touch_branches_beside(engine: Engine) -> None:
     beside = Recorder()
 
-    ran = engine.run(
-        stage("a"), stage("b", after="a", does=jumps(2, "a")), stage("x", does=beside)
-    )
+    ran = engine.run(stage("a"), stage("b", after="a", does=jumps(2, "a")), stage("x", does=beside))
 
     assert ran.status == "SUCCEEDED"
     assert beside.calls == 1
 
 
 def test_a_jump_out_of_a_failure_comes_too_late(engine: Engine) -> None:
-    ran = engine.run(
-        stage("a", does=fails), stage("b", after="a", does=jumps(1, "a"))
-    )
+    ran = engine.run(stage("a", does=fails), stage("b", after="a", does=jumps(1, "a")))
 
     assert ran.runs("a") == ["TERMINAL"]
 

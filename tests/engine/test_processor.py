@@ -316,8 +316,9 @@ def test_the_quick_start_runs_with_the_classes_of_any_database(
 def test_a_workflow_of_many_stages_goes_through_bounded_turns(engine: Engine) -> None:
     refs = [f"s{n}" for n in range(300)]
 
-    ran = engine.run(stage("first"), *[stage(r, after="first", does=ok) for r in refs],
-                     stage("last", after=refs))
+    ran = engine.run(
+        stage("first"), *[stage(r, after="first", does=ok) for r in refs], stage("last", after=refs)
+    )
 
     assert ran.status == "SUCCEEDED"
     assert len(ran.statuses) == 302

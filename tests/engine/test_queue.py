@@ -21,8 +21,12 @@ from tests.support.builders import Engine, ok, stage, workflow
 
 def test_what_is_pushed_is_taken_with_all_it_says(engine: Engine) -> None:
     sent = SignalStage(
-        execution_id="w", stage_id="s", signal_name="go", signal_data={"n": [1, None]},
-        persistent=True, user="alice",
+        execution_id="w",
+        stage_id="s",
+        signal_name="go",
+        signal_data={"n": [1, None]},
+        persistent=True,
+        user="alice",
     )
     engine.queue.push(sent)
 

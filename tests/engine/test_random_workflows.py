@@ -14,11 +14,17 @@ from tests.support.builders import Engine, stage
 
 ENDS = ["ok", "tolerated", "stopped", "failed", "disabled"]
 FLAGS = {
-    "ok": {}, "tolerated": {"continuePipelineOnFailure": True}, "stopped": {"failPipeline": False},
-    "failed": {}, "disabled": {"stageEnabled": False},
+    "ok": {},
+    "tolerated": {"continuePipelineOnFailure": True},
+    "stopped": {"failPipeline": False},
+    "failed": {},
+    "disabled": {"stageEnabled": False},
 }
 BECOMES = {
-    "ok": "SUCCEEDED", "tolerated": "FAILED_CONTINUE", "stopped": "STOPPED", "failed": "TERMINAL",
+    "ok": "SUCCEEDED",
+    "tolerated": "FAILED_CONTINUE",
+    "stopped": "STOPPED",
+    "failed": "TERMINAL",
     "disabled": "SKIPPED",
 }
 Graph = list[tuple[str, set[int]]]
@@ -31,7 +37,8 @@ def graphs(draw: st.DrawFn) -> Graph:
     ends = [*ENDS[:1] * 6, *ENDS[1:]]
     return [
         (draw(st.sampled_from(ends)), draw(st.sets(st.integers(0, max(0, n - 1)), max_size=3)))
-        if n else (draw(st.sampled_from(ends)), set())
+        if n
+        else (draw(st.sampled_from(ends)), set())
         for n in range(size)
     ]
 
@@ -49,7 +56,9 @@ def definition(graph: Graph) -> list[StageExecution]:
     """The same graph as stages."""
     return [
         stage(
-            f"s{n}", after=[f"s{u}" for u in upstream], context=dict(FLAGS[end]),
+            f"s{n}",
+            after=[f"s{u}" for u in upstream],
+            context=dict(FLAGS[end]),
             does="ok" if end in ("ok", "disabled") else "fails",
         )
         for n, (end, upstream) in enumerate(graph)
@@ -90,4 +99,3 @@ def test_any_graph_ends_as_the_oracle_says(quick: Engine, graph: Graph) -> None:
 @given(graph=graphs())
 def test_any_graph_ends_so_on_every_database(engine: Engine, graph: Graph) -> None:
     check(engine, graph)
-

@@ -56,9 +56,7 @@ def test_a_restarted_stage_inherits_what_it_inherited_before(engine: Engine) -> 
 
 def test_a_stage_is_restarted_while_its_workflow_waits(engine: Engine) -> None:
     body = Recorder()
-    made = workflow(
-        stage("a", does=body), stage("b", does=lambda stage: TaskResult.suspend())
-    )
+    made = workflow(stage("a", does=body), stage("b", does=lambda stage: TaskResult.suspend()))
     engine.submit(made)
     engine.play()
 

@@ -13,26 +13,52 @@ ONE_TASK = [
     ("success", returns(TaskResult.success()), "SUCCEEDED", "SUCCEEDED", "SUCCEEDED", "SUCCEEDED"),
     ("terminal", fails, "TERMINAL", "TERMINAL", "NOT_STARTED", "TERMINAL"),
     ("ValueError", raises(ValueError("x")), "TERMINAL", "TERMINAL", "NOT_STARTED", "TERMINAL"),
-    ("PermanentError", raises(PermanentError("x")), "TERMINAL", "TERMINAL", "NOT_STARTED",
-     "TERMINAL"),
+    (
+        "PermanentError",
+        raises(PermanentError("x")),
+        "TERMINAL",
+        "TERMINAL",
+        "NOT_STARTED",
+        "TERMINAL",
+    ),
     ("SystemExit", raises(SystemExit(1)), "TERMINAL", "TERMINAL", "NOT_STARTED", "TERMINAL"),
     ("None", returns(None), "TERMINAL", "TERMINAL", "NOT_STARTED", "TERMINAL"),
     ("a dict", returns({"a": 1}), "TERMINAL", "TERMINAL", "NOT_STARTED", "TERMINAL"),
-    ("a status no task can have", returns(TaskResult(WorkflowStatus.PAUSED)), "TERMINAL",
-     "TERMINAL", "NOT_STARTED", "TERMINAL"),
-    ("failed_continue", returns(TaskResult.failed_continue("x")), "FAILED_CONTINUE",
-     "FAILED_CONTINUE", "SUCCEEDED", "SUCCEEDED"),
+    (
+        "a status no task can have",
+        returns(TaskResult(WorkflowStatus.PAUSED)),
+        "TERMINAL",
+        "TERMINAL",
+        "NOT_STARTED",
+        "TERMINAL",
+    ),
+    (
+        "failed_continue",
+        returns(TaskResult.failed_continue("x")),
+        "FAILED_CONTINUE",
+        "FAILED_CONTINUE",
+        "SUCCEEDED",
+        "SUCCEEDED",
+    ),
     ("skipped", returns(TaskResult.skipped()), "SUCCEEDED", "SKIPPED", "SUCCEEDED", "SUCCEEDED"),
     ("canceled", returns(TaskResult.canceled()), "CANCELED", "CANCELED", "CANCELED", "CANCELED"),
     ("stopped", returns(TaskResult.stopped()), "STOPPED", "STOPPED", "NOT_STARTED", "SUCCEEDED"),
-    ("redirect without target", returns(TaskResult.redirect()), "TERMINAL", "TERMINAL",
-     "NOT_STARTED", "TERMINAL"),
+    (
+        "redirect without target",
+        returns(TaskResult.redirect()),
+        "TERMINAL",
+        "TERMINAL",
+        "NOT_STARTED",
+        "TERMINAL",
+    ),
     ("suspend", returns(TaskResult.suspend()), "SUSPENDED", "SUSPENDED", "NOT_STARTED", "RUNNING"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("does", "a", "task", "b", "status"), [row[1:] for row in ONE_TASK], ids=[r[0] for r in ONE_TASK]
+    ("does", "a", "task", "b", "status"),
+    [row[1:] for row in ONE_TASK],
+    ids=[r[0] for r in ONE_TASK],
 )
 def test_a_result_decides_over_its_stage_and_what_follows(
     engine: Engine, does: Any, a: str, task: str, b: str, status: str
@@ -46,14 +72,34 @@ def test_a_result_decides_over_its_stage_and_what_follows(
 
 TWO_TASKS = [
     ("a failure ends the stage", fails, ["TERMINAL", "SKIPPED"], "TERMINAL", "NOT_STARTED"),
-    ("failed_continue goes on", returns(TaskResult.failed_continue("x")),
-     ["FAILED_CONTINUE", "SUCCEEDED"], "FAILED_CONTINUE", "SUCCEEDED"),
-    ("skipped goes on", returns(TaskResult.skipped()), ["SKIPPED", "SUCCEEDED"], "SUCCEEDED",
-     "SUCCEEDED"),
-    ("stopped ends the stage", returns(TaskResult.stopped()), ["STOPPED", "SKIPPED"], "STOPPED",
-     "NOT_STARTED"),
-    ("canceled ends everything", returns(TaskResult.canceled()), ["CANCELED", "SKIPPED"],
-     "CANCELED", "CANCELED"),
+    (
+        "failed_continue goes on",
+        returns(TaskResult.failed_continue("x")),
+        ["FAILED_CONTINUE", "SUCCEEDED"],
+        "FAILED_CONTINUE",
+        "SUCCEEDED",
+    ),
+    (
+        "skipped goes on",
+        returns(TaskResult.skipped()),
+        ["SKIPPED", "SUCCEEDED"],
+        "SUCCEEDED",
+        "SUCCEEDED",
+    ),
+    (
+        "stopped ends the stage",
+        returns(TaskResult.stopped()),
+        ["STOPPED", "SKIPPED"],
+        "STOPPED",
+        "NOT_STARTED",
+    ),
+    (
+        "canceled ends everything",
+        returns(TaskResult.canceled()),
+        ["CANCELED", "SKIPPED"],
+        "CANCELED",
+        "CANCELED",
+    ),
 ]
 
 
@@ -152,9 +198,7 @@ def test_terminate_ends_the_workflow_and_withdraws_the_rest(engine: Engine) -> N
         return TaskResult.terminate(outputs={"answer": 42})
 
     try:
-        ran = engine.run(
-            stage("a", does=end), stage("b", does=hangs), stage("c", after=["a", "b"])
-        )
+        ran = engine.run(stage("a", does=end), stage("b", does=hangs), stage("c", after=["a", "b"]))
     finally:
         hangs.opened.set()
 

@@ -12,8 +12,6 @@ from stabilize.models import QueueMessage
 from tests.support.builders import Engine, Script, raises, stage
 
 
-
-
 @pytest.mark.parametrize("error", [TransientError("busy"), ConnectionError("gone"), TimeoutError()])
 def test_a_transient_error_is_tried_ten_times_in_all(engine: Engine, error: Exception) -> None:
     engine.stop_time()

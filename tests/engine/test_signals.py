@@ -103,9 +103,7 @@ def test_two_early_signals_are_delivered_in_order(engine: Engine) -> None:
 
 
 def test_a_signal_is_used_once(engine: Engine) -> None:
-    made = workflow(
-        stage("a", does=Approval()), stage("b", after="a", does=Approval("other"))
-    )
+    made = workflow(stage("a", does=Approval()), stage("b", after="a", does=Approval("other")))
     engine.submit(made)
     engine.play()
     _send(engine, made, "approved", persistent=True)
@@ -203,14 +201,15 @@ def test_a_stage_waits_for_a_signal_beside_branches_that_go_on(engine: Engine) -
 
     assert ran.status == "RUNNING"
     assert ran.statuses == {
-        "a": "SUSPENDED", "b": "SUCCEEDED", "c": "SUCCEEDED", "d": "NOT_STARTED"
+        "a": "SUSPENDED",
+        "b": "SUCCEEDED",
+        "c": "SUCCEEDED",
+        "d": "NOT_STARTED",
     }
 
 
 def test_a_failed_branch_withdraws_the_stage_that_waits(engine: Engine) -> None:
-    ran = engine.run(
-        stage("a", does=Approval()), stage("b"), stage("c", after="b", does=fails)
-    )
+    ran = engine.run(stage("a", does=Approval()), stage("b"), stage("c", after="b", does=fails))
 
     assert ran.status == "TERMINAL"
     assert ran.statuses == {"a": "CANCELED", "b": "SUCCEEDED", "c": "TERMINAL"}

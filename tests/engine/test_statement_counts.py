@@ -25,7 +25,13 @@ class Counter:
         self.commits += 1
 
     def on_execute(
-        self, connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
+        self,
+        connection: Any,
+        cursor: Any,
+        statement: str,
+        parameters: Any,
+        context: Any,
+        many: bool,
     ) -> None:
         self.statements.append(statement)
 
@@ -61,9 +67,7 @@ def test_the_counter_sees_the_commits_of_the_library(engine: Engine, own: SqlEng
     assert any(text.startswith("INSERT INTO stabilize_workflows") for text in counted.statements)
 
 
-def test_a_sequence_of_ten_stages_commits_at_most_14_times(
-    engine: Engine, own: SqlEngine
-) -> None:
+def test_a_sequence_of_ten_stages_commits_at_most_14_times(engine: Engine, own: SqlEngine) -> None:
     made = workflow(*sequence(*"abcdefghij"))
     with Counter().watching(own) as counted:
         engine.submit(made)
@@ -73,9 +77,7 @@ def test_a_sequence_of_ten_stages_commits_at_most_14_times(
     assert 10 <= counted.commits <= 14
 
 
-def test_100_workflows_of_one_task_commit_at_most_60_times(
-    engine: Engine, own: SqlEngine
-) -> None:
+def test_100_workflows_of_one_task_commit_at_most_60_times(engine: Engine, own: SqlEngine) -> None:
     made = [workflow(stage("a")) for _ in range(100)]
     engine.submit(*made)
     with Counter().watching(own) as counted:

@@ -35,8 +35,13 @@ def test_what_is_stored_comes_back(engine: Engine) -> None:
         "order",
         [
             StageExecution(
-                ref_id="a", type="t", name="A", context={"k": [1, {"x": None}]},
-                split_conditions={"b": "n > 1"}, mutex_key="m", start_time_expiry=5,
+                ref_id="a",
+                type="t",
+                name="A",
+                context={"k": [1, {"x": None}]},
+                split_conditions={"b": "n > 1"},
+                mutex_key="m",
+                start_time_expiry=5,
                 mi_config=MultiInstanceConfig(count=2),
             ),
             stage("b", after="a", does=["ok", "fails"]),
@@ -58,7 +63,10 @@ def test_what_is_stored_comes_back(engine: Engine) -> None:
     assert a.mi_config == MultiInstanceConfig(count=2)
     assert b.requisite_stage_ref_ids == {"a"}
     assert [task.implementing_class for task in b.tasks] == ["ok", "fails"]
-    assert [(task.stage_start, task.stage_end) for task in b.tasks] == [(True, False), (False, True)]
+    assert [(task.stage_start, task.stage_end) for task in b.tasks] == [
+        (True, False),
+        (False, True),
+    ]
 
 
 def test_a_retrieved_workflow_is_usable_without_a_session(engine: Engine) -> None:
@@ -305,7 +313,8 @@ def test_workflows_that_are_not_over_are_found(engine: Engine) -> None:
 
 def test_merged_outputs_of_ancestors_are_read_from_the_definition(engine: Engine) -> None:
     ran = engine.run(
-        stage("a", does=puts(l=[1], v=1)), stage("b", after="a", does=puts(l=[2], v=2)),
+        stage("a", does=puts(l=[1], v=1)),
+        stage("b", after="a", does=puts(l=[2], v=2)),
         stage("c", after="b"),
     )
     id = ran.workflow.id

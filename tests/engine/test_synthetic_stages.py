@@ -58,18 +58,36 @@ def test_before_tasks_after_run_in_that_order_and_then_what_follows(engine: Engi
 
 BEFORE = [
     ("fails", [stage("b", does=fails)], "TERMINAL", ["NOT_STARTED"], "NOT_STARTED", 1),
-    ("is tolerated", [stage("b", does=fails, context=PASSES)], "FAILED_CONTINUE", ["SUCCEEDED"],
-     "SUCCEEDED", 0),
-    ("the first of two is tolerated",
-     [stage("b", does=fails, context=PASSES), stage("b2", after="b")], "FAILED_CONTINUE",
-     ["SUCCEEDED"], "SUCCEEDED", 0),
-    ("one of two beside each other fails", [stage("b", does=fails), stage("b2")], "TERMINAL",
-     ["NOT_STARTED"], "NOT_STARTED", 1),
+    (
+        "is tolerated",
+        [stage("b", does=fails, context=PASSES)],
+        "FAILED_CONTINUE",
+        ["SUCCEEDED"],
+        "SUCCEEDED",
+        0,
+    ),
+    (
+        "the first of two is tolerated",
+        [stage("b", does=fails, context=PASSES), stage("b2", after="b")],
+        "FAILED_CONTINUE",
+        ["SUCCEEDED"],
+        "SUCCEEDED",
+        0,
+    ),
+    (
+        "one of two beside each other fails",
+        [stage("b", does=fails), stage("b2")],
+        "TERMINAL",
+        ["NOT_STARTED"],
+        "NOT_STARTED",
+        1,
+    ),
 ]
 
 
 @pytest.mark.parametrize(
-    ("before", "p", "tasks", "q", "rescued"), [row[1:] for row in BEFORE],
+    ("before", "p", "tasks", "q", "rescued"),
+    [row[1:] for row in BEFORE],
     ids=[row[0] for row in BEFORE],
 )
 def test_a_stage_before_decides_whether_the_tasks_run(
@@ -289,13 +307,15 @@ def test_a_workflow_canceled_in_a_stage_before_withdraws_the_parent(engine: Engi
 
     ran = engine.run(stage("p", type="deploy"))
 
-    assert (ran.status, ran.statuses, _of(ran, "b")) == ("CANCELED", {"p": "CANCELED"}, ["CANCELED"])
+    assert (ran.status, ran.statuses, _of(ran, "b")) == (
+        "CANCELED",
+        {"p": "CANCELED"},
+        ["CANCELED"],
+    )
 
 
 def test_every_round_has_synthetic_stages_of_its_own(engine: Engine) -> None:
-    engine.build(
-        "deploy", before=[stage("b1"), stage("b2"), stage("b3", after=["b1", "b2"])]
-    )
+    engine.build("deploy", before=[stage("b1"), stage("b2"), stage("b3", after=["b1", "b2"])])
     ran = engine.run(stage("p", type="deploy"))
 
     for _ in range(2):
@@ -318,7 +338,8 @@ def test_stages_of_one_type_do_not_share_their_synthetic_stages(engine: Engine) 
     )
 
     ran = engine.run(
-        stage("p", type="deploy"), stage("q", type="deploy"),
+        stage("p", type="deploy"),
+        stage("q", type="deploy"),
         stage("r", after=["p", "q"], type="deploy", does=fails),
     )
 
@@ -351,8 +372,9 @@ def test_a_restart_in_the_middle_of_the_stages_before_forgets_what_had_come(
     def back(stage: StageExecution) -> TaskResult:
         return TaskResult.success() if stage.run > 1 else TaskResult.suspend()
 
-    made = workflow(stage("a", does=puts(n=1)), stage("p", after="a", type="deploy"),
-                    stage("x", does=back))
+    made = workflow(
+        stage("a", does=puts(n=1)), stage("p", after="a", type="deploy"), stage("x", does=back)
+    )
     engine.submit(made)
     before = engine.go_on(made)
     engine.orchestrator.restart(made, made.stages[0].id)

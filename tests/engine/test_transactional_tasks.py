@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Column, Engine as SqlEngine, Integer, MetaData, String, Table, func, insert
-from sqlalchemy import select
+from sqlalchemy import Column, Integer, MetaData, String, Table, func, insert, select
+from sqlalchemy import Engine as SqlEngine
 from sqlalchemy.orm import Session
 
 from stabilize import StageExecution, TaskResult, TransactionalTask, TransientError
@@ -15,8 +15,11 @@ from tests.support.builders import Engine, Recorder, Script, stage
 
 _tables = MetaData()
 PAYMENTS = Table(
-    "payments", _tables,
-    Column("id", Integer, primary_key=True), Column("workflow", String(64)), Column("amount", Integer),
+    "payments",
+    _tables,
+    Column("id", Integer, primary_key=True),
+    Column("workflow", String(64)),
+    Column("amount", Integer),
 )
 
 
@@ -47,7 +50,9 @@ def _paid(own: SqlEngine) -> int:
         return connection.scalar(select(func.count()).select_from(PAYMENTS)) or 0
 
 
-def test_what_the_task_writes_is_there_with_its_outcome(engine: Engine, payments: SqlEngine) -> None:
+def test_what_the_task_writes_is_there_with_its_outcome(
+    engine: Engine, payments: SqlEngine
+) -> None:
     last = Recorder()
 
     ran = engine.run(
@@ -63,7 +68,11 @@ def test_what_the_task_writes_is_there_with_its_outcome(engine: Engine, payments
 
 @pytest.mark.parametrize(
     "step",
-    [TaskResult.terminal("declined"), ValueError("broken"), TaskResult.success({"x": float("nan")})],
+    [
+        TaskResult.terminal("declined"),
+        ValueError("broken"),
+        TaskResult.success({"x": float("nan")}),
+    ],
     ids=["terminal", "exception", "unfit result"],
 )
 def test_a_task_that_fails_writes_nothing(

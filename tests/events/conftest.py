@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from stabilize.events import configure_event_sourcing, reset_event_recorder
-from stabilize.events import SqlEventStore
+from stabilize.events import SqlEventStore, configure_event_sourcing, reset_event_recorder
 from stabilize.events.bus import reset_event_bus
 from stabilize.events.context import clear_event_context
 from stabilize.events.migrator import reset_event_migrator

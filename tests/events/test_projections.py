@@ -49,7 +49,7 @@ def test_a_timeline_tells_the_story(engine: Engine, events: SqlEventStore) -> No
     assert [e.event_type for e in projection.get_stages()] == [
         "stage.started", "stage.completed", "stage.started", "stage.failed",
     ]
-    assert [e.entity_name for e in projection.get_tasks()][0]
+    assert next(e.entity_name for e in projection.get_tasks())
     failures = projection.get_failures()
     assert [e.event_type for e in failures] == ["task.failed", "stage.failed", "workflow.failed"]
     assert all("no paper" in e.details["error"] for e in failures)
@@ -150,7 +150,7 @@ def store(backend: BackendUnderTest) -> Iterator[SqlEventStore]:
 
 def totals(store: SqlEventStore) -> dict[str, int]:
     with store.database.reading() as session:
-        return {name: count for name, count in session.execute(select(Total.name, Total.count))}
+        return dict(session.execute(select(Total.name, Total.count)))
 
 
 def append(store: SqlEventStore, count: int) -> None:

@@ -1,4 +1,4 @@
-"""Durable subscriptions: from where they had come to, in order, with errors and processes ending."""
+"""Durable subscriptions: from where they had come to, in order, with errors and crashes."""
 
 from __future__ import annotations
 

@@ -132,6 +132,13 @@ def _nested_child(depth: int) -> Stages:
     return [stage("call", does="SubWorkflowTask", context={"_sub_workflow_config": config})]
 
 
+def _loops() -> Stages:
+    pre = LoopBuilder.while_loop("n < 3", [stage("wb", does="counts")], "w", context={"n": 0})
+    post = LoopBuilder.repeat_until("k >= 2", [stage("rb", does="puts_round")], "r")
+    post[0].requisite_stage_ref_ids = {pre[-1].ref_id}
+    return [*pre, *post, stage("end", after=post[-1].ref_id)]
+
+
 # --- basic control flow (1-5) -----------------------------------------------------------------
 
 BASIC = (
@@ -675,7 +682,7 @@ REST = (
         number=21,
         name="Structured loop",
         condition="one entry and one exit; the condition comes before or after the body",
-        stages=lambda: _loops(),
+        stages=_loops,
         runs={
             "w_condition": OK * 4, "wb": (*OK * 3, *SKIPPED), "w_loopback": OK * 4,
             "r_entry": OK * 2, "rb": OK * 2, "r_condition": OK * 2, "end": OK,
@@ -740,13 +747,6 @@ REST = (
         outputs={"ended_by": "b"},
     ),
 )
-
-
-def _loops() -> Stages:
-    pre = LoopBuilder.while_loop("n < 3", [stage("wb", does="counts")], "w", context={"n": 0})
-    post = LoopBuilder.repeat_until("k >= 2", [stage("rb", does="puts_round")], "r")
-    post[0].requisite_stage_ref_ids = {pre[-1].ref_id}
-    return [*pre, *post, stage("end", after=post[-1].ref_id)]
 
 
 PATTERNS: Mapping[int, Pattern] = {

@@ -8,6 +8,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 
 from sqlalchemy import func, select
 
@@ -44,7 +46,7 @@ class Play:
     def steps(self) -> Iterator[tuple[Callable[[], bool], Callable[[], None]]]:
         """What has to be so, and what is done then; at the end, that the workflow has ended."""
         for step in self.pattern.meanwhile:
-            yield lambda step=step: self.is_at(step), lambda step=step: self.do(step)  # type: ignore[misc]
+            yield partial(self.is_at, step), partial(self.do, step)
         yield self.has_ended, lambda: None
 
     # --- on the way -------------------------------------------------------------------------
@@ -101,13 +103,15 @@ class Play:
     def _check_times(self, workflow: Workflow) -> None:
         spans = _spans(workflow)
         for first, then in self.pattern.ordered:
-            assert spans[first][1] <= spans[then][0] + self.skew_ms, f"{then} began before {first} had ended"
+            late = f"{then} began before {first} had ended"
+            assert spans[first][1] <= spans[then][0] + self.skew_ms, late
         groups = sorted(
             (min(spans[ref][0] for ref in refs), max(spans[ref][1] for ref in refs), refs)
             for refs in self.pattern.apart
         )
-        for (_, end, one), (start, _, other) in zip(groups, groups[1:], strict=False):
-            assert end <= start + self.skew_ms, f"{one} and {other} were under way at the same time"
+        for (_, end, one), (start, _, other) in pairwise(groups):
+            at_once = f"{one} and {other} were under way at the same time"
+            assert end <= start + self.skew_ms, at_once
 
     def _check_children(self) -> None:
         """A child ends as its parent does."""

@@ -88,7 +88,20 @@ def alone(stage: StageExecution) -> TaskResult:
     return TaskResult.success()
 
 
-BODIES = (ok, alone, puts, echoes, waits, fails, fails_late, jumps, obeys, counts, puts_round, terminates)
+BODIES = (
+    ok,
+    alone,
+    puts,
+    echoes,
+    waits,
+    fails,
+    fails_late,
+    jumps,
+    obeys,
+    counts,
+    puts_round,
+    terminates,
+)
 
 
 def registry() -> TaskRegistry:

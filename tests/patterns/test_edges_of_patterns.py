@@ -34,7 +34,6 @@ from tests.support.builders import (
     workflow,
 )
 
-
 # --- joins ------------------------------------------------------------------------------------
 
 
@@ -215,7 +214,8 @@ def test_the_next_one_takes_a_mutex_when_the_holder_ends(engine: Engine) -> None
         begun = time.monotonic()
         engine.submit(made)
         eventually(lambda: engine.status(made) == "SUCCEEDED")
-        spans = sorted((s.start_time or 0, s.end_time or 0) for s in engine.look(made).workflow.stages)
+        stages = engine.look(made).workflow.stages
+        spans = sorted((s.start_time or 0, s.end_time or 0) for s in stages)
         assert all(end <= start for (_, end), (start, _) in pairwise(spans))
         return time.monotonic() - begun
 

@@ -6,12 +6,22 @@ import os
 import random
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from sqlalchemy import func, select
 
-from stabilize import StageExecution, TaskExecution, Workflow, WorkflowStatus
-from tests.crash.shapes import ledger
+from stabilize import (
+    Orchestrator,
+    Queue,
+    QueueProcessor,
+    StageExecution,
+    TaskExecution,
+    Workflow,
+    WorkflowStatus,
+)
+from tests.crash.shapes import Log, ledger
 from tests.processes.fleet import Fleet, eventually
+from tests.processes.worker import registry_for
 from tests.support.backends import BackendUnderTest
 
 FULL = bool(os.environ.get("STABILIZE_FULL"))
@@ -60,3 +70,18 @@ def test_rows_of_a_transactional_task_are_there_exactly_once_after_kills_at_rand
     print(f"{kills} kills, {stages} stages, {again} bodies rolled back and run again")
     assert list(times) == [1] * stages
     ledger.drop(shared.engine())
+
+
+def test_process_all_waits_for_what_a_transactional_task_has_put_out(
+    backend: BackendUnderTest, tmp_path: Path
+) -> None:
+    queue = Queue(backend.url)
+    ledger.create(backend.engine())
+    orchestrator = Orchestrator(queue)
+    workflows = [charges(number) for number in range(10)]
+    processor = QueueProcessor(queue, task_registry=registry_for(Log(tmp_path / "bodies")))
+    for workflow in workflows:  # one at a time: nothing else keeps it busy
+        orchestrator.start(workflow)
+        processor.process_all(20)
+        assert orchestrator.get_execution(workflow.id).status is WorkflowStatus.SUCCEEDED
+    ledger.drop(backend.engine())

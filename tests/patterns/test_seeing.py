@@ -1,0 +1,100 @@
+"""What people are shown of a workflow: why a stage is not running, and a drawing."""
+
+from __future__ import annotations
+
+import pytest
+
+from stabilize import JoinType, SplitType
+from stabilize.models.triggers import Signal
+from tests.patterns.catalog import PATTERNS, Pattern
+from tests.support.builders import Engine, fails, stage, workflow
+
+
+def test_a_stage_that_waits_is_explained(engine: Engine) -> None:
+    made = workflow(
+        stage("s"),
+        stage("a", after="s"),
+        stage("b", after="s", does="waits", mutex_key="k"),
+        stage("c", after="s", trigger=Signal("paid")),
+        stage("d", after="a", milestone_ref_id="b", milestone_status="SUCCEEDED"),
+        stage("join", after=["a", "b"]),
+    )
+    engine.submit(made)
+    engine.play()
+
+    why = engine.orchestrator.explain(made.id)
+
+    assert why["b"] == "it waits for a signal: orchestrator.signal wakes it"
+    assert why["c"] == "it waits for the signal 'paid'"
+    assert why["d"] == "it waits until 'b' is SUCCEEDED; it is SUSPENDED"
+    assert why["join"] == "'a' came; it waits for 'b' (SUSPENDED)"
+    assert "join (NOT_STARTED): 'a' came" in str(why)
+
+
+def test_who_holds_a_mutex_is_explained(engine: Engine) -> None:
+    made = workflow(
+        stage("a", does="waits", mutex_key="k"), stage("b", does="waits", mutex_key="k")
+    )
+    engine.submit(made)
+    engine.play()
+    held = {s.ref_id: s.status.name for s in engine.look(made).workflow.stages}
+    holder, waiter = sorted(held, key=lambda ref: held[ref] != "SUSPENDED")
+
+    why = engine.orchestrator.explain(made.id)
+
+    assert why[waiter] == f"it waits for the mutex 'k', which {holder!r} holds"
+
+
+def test_what_a_failure_kept_from_starting_is_explained(engine: Engine) -> None:
+    ran = engine.run(stage("a", does=fails), stage("b", after="a"))
+
+    why = engine.orchestrator.explain(ran.workflow.id)
+
+    assert why["a"] == "boom"
+    assert why["b"] == "the workflow ended (TERMINAL) before it was reached"
+
+
+def test_a_definition_is_drawn_with_its_joins_and_splits() -> None:
+    made = workflow(
+        stage("s", split_type=SplitType.XOR, split_conditions={"a": 'kind == "x"'},
+              split_default="b"),
+        stage("a", after="s"),
+        stage("b", after="s"),
+        stage("join", after=["a", "b"], join_type=JoinType.N_OF_M, join_threshold=1),
+    )
+
+    assert made.to_mermaid() == """\
+flowchart LR
+    s0["s<br/>split XOR"]:::NOT_STARTED
+    s1["a"]:::NOT_STARTED
+    s2["b"]:::NOT_STARTED
+    s3["join<br/>join N_OF_M 1 of 2"]:::NOT_STARTED
+    s0 -->|"kind == #quot;x#quot;"| s1
+    s0 -->|"else"| s2
+    s1 --> s3
+    s2 --> s3
+    classDef NOT_STARTED fill:#ffffff,stroke:#555,color:#222
+"""
+    assert '    s0 -> s1 [label="kind == \\"x\\""]' in made.to_dot()
+
+
+def test_a_run_is_drawn_with_its_statuses_and_how_often_each_stage_ran(engine: Engine) -> None:
+    ran = engine.run(
+        stage("a"),
+        stage("b"),
+        stage("m", after=["a", "b"], join_type=JoinType.MULTI_MERGE),
+    )
+
+    assert 's2["m<br/>join MULTI_MERGE<br/>SUCCEEDED<br/>2 runs"]:::SUCCEEDED' in (
+        ran.workflow.to_mermaid()
+    )
+    assert "2 runs" in ran.workflow.to_dot()
+
+
+@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=lambda pattern: pattern.id)
+def test_every_pattern_can_be_drawn(pattern: Pattern) -> None:
+    made = workflow(*pattern.stages())
+
+    edges = sum(len(s.requisite_stage_ref_ids) for s in made.stages)
+    assert made.to_mermaid().count("-->") == edges
+    assert made.to_dot().count(" -> ") == edges
