@@ -13,14 +13,13 @@ from sqlalchemy.exc import DBAPIError
 
 from stabilize.backends import rolled_back_on_error
 from stabilize.backends.base import pause_within
+from stabilize.errors import ConcurrencyError
 from stabilize.events.recorder import get_event_recorder
 from stabilize.flights import Flights
 from stabilize.lookout import Lookout
 from stabilize.net import Nets
-from stabilize.queue.messages import FailWorkflow
-from stabilize.queue.queue import MESSAGES, Queue, bury
+from stabilize.queue.queue import MESSAGES, Queue
 from stabilize.queue.taking import Taking
-from stabilize.tasks.backoff import Backoff
 from stabilize.tasks.body import Outcome
 from stabilize.turn import Finished, HandlerLookup, Held, Taken, Turn, Worker, Written
 
@@ -150,16 +149,16 @@ class Coordinator:
             if not finished and not (look and (self._lookout.was_told or self._look())):
                 return 0
             return self._play(finished, look=look)
-        except DBAPIError as error:
+        except (DBAPIError, ConcurrencyError) as error:
             self.flights.finished.extendleft(reversed(finished))
             self._drop_connection()
             self._lookout.tell()
-            if not self.database.backend.is_trouble(error):
+            if isinstance(error, DBAPIError) and not self.database.backend.is_trouble(error):
                 raise
             self.trouble += 1
             logger.log(
                 logging.WARNING if self.trouble in (1, 10, 100) else logging.DEBUG,
-                "%r is in trouble, trying again: %s", self.database, error.orig,
+                "%r is in trouble, trying again: %s", self.database, error,
             )
             pause_within(min(2.0, 0.01 * 2 ** min(self.trouble, 8)))
             return 0
@@ -325,35 +324,7 @@ class Coordinator:
             "message %s (%s) failed", root.row.id, root.row.type, exc_info=error,
             extra={"workflow_id": root.row.workflow_id},
         )
-        self.charge(root.row, f"{type(error).__name__}: {error}")
-
-    def charge(self, row: Any, error: str) -> None:
-        """Count a failure of a message against it; after too many, give it up."""
-        failures = row.failures + 1
-        with self.database.writing() as connection:
-            if failures >= self.queue.max_attempts:
-                bury(connection, row, "failures", error)
-                self.queue.push_on(
-                    connection,
-                    FailWorkflow(
-                        execution_id=row.workflow_id,
-                        stage_id=row.stage_id or "",
-                        task_id=row.task_id or "",
-                        error=f"{row.type} failed {failures} times: {error}",
-                    ),
-                )
-                return
-            wait = int(Backoff(base=0.05, cap=30).seconds(failures) * 1000)
-            connection.execute(
-                update(MESSAGES)
-                .where(MESSAGES.c.id == row.id)
-                .values(
-                    failures=failures,
-                    last_error=error,
-                    visible_at=self.database.now() + wait,
-                    holder=None,
-                )
-            )
+        self.queue.charge(root.row, f"{type(error).__name__}: {error}")
 
     # --- the connection ---------------------------------------------------------------------
 

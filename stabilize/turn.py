@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from stabilize.clock import from_ms, new_id
 from stabilize.database import insert_into
-from stabilize.errors import StabilizeError
+from stabilize.errors import QueueError, StabilizeError
 from stabilize.events.account import Account
 from stabilize.events.base import Event, EventType
 from stabilize.events.recorder import EventRecorder
@@ -202,8 +202,16 @@ class Turn:
                 self.locked[net.workflow.id] = net
                 self._cache.add(net)
         return [
-            Taken(message=message_of(row), row=row, outcome=outcomes.get(row.id)) for row in rows
+            Taken(message=self._read(row), row=row, outcome=outcomes.get(row.id)) for row in rows
         ]
+
+    def _read(self, row: Any) -> Message:
+        """The message of a row; one that cannot be read is given up at once."""
+        try:
+            return message_of(row)
+        except (ValueError, QueueError) as error:
+            bury(self.connection, row, "unreadable", str(error))
+            return _failure_of(row, f"message {row.type} cannot be read: {error}")
 
     def execute(self, message: Message) -> None:
         """Have the executor carry out the message being played; without a free slot, leave it."""
@@ -383,13 +391,7 @@ class Turn:
         """Move a message to the dead letters; its workflow ends where people can see why."""
         row = taken.row
         bury(self.connection, row, reason, error)
-        message = FailWorkflow(
-            execution_id=row.workflow_id,
-            stage_id=row.stage_id or "",
-            task_id=row.task_id or "",
-            error=error,
-        )
-        self.play(replace(taken, message=message, outcome=None), handler_of)
+        self.play(replace(taken, message=_failure_of(row, error), outcome=None), handler_of)
 
     def purge(self, workflow_id: str, stage_id: str | None = None) -> None:
         """Delete every message of a workflow, or of one stage run; what runs is told to stop."""
@@ -490,3 +492,14 @@ class Turn:
         for workflow_id in self.locked:
             self._cache.forget(workflow_id)
         self.session.close()
+
+
+def _failure_of(row: Any, error: str) -> FailWorkflow:
+    """What a message that was given up means for its workflow."""
+    return FailWorkflow(
+        execution_id=row.workflow_id,
+        stage_id=row.stage_id or "",
+        task_id=row.task_id or "",
+        error=error,
+        message_id=row.id,
+    )

@@ -18,8 +18,12 @@ _TOKENS: Table = Token.__table__  # type: ignore[assignment]
 _EDGES: Table = StageEdge.__table__  # type: ignore[assignment]
 _TABLE_OF: dict[type, Table] = {kind: kind.__table__ for kind in _KINDS}  # type: ignore[misc]
 _USUAL: dict[type, frozenset[str]] = {
-    Workflow: frozenset({"status", "start_time", "end_time", "open_runs", "version", "event_version"}),
-    StageExecution: frozenset({"status", "phase", "start_time", "end_time", "version", "event_version"}),
+    Workflow: frozenset(
+        {"status", "start_time", "end_time", "open_runs", "version", "event_version"}
+    ),
+    StageExecution: frozenset(
+        {"status", "phase", "start_time", "end_time", "version", "event_version"}
+    ),
     TaskExecution: frozenset({"status", "start_time", "end_time", "version", "event_version"}),
 }
 """Columns that nearly every change is among: written together, the changes share one statement."""
@@ -70,7 +74,11 @@ class Writes:
 
     def add(self, entity: Entity) -> None:
         """Insert an entity; later changes in this turn go into the same row."""
-        self._added[type(entity)][entity.id] = entity
+        kind, state = type(entity), entity.__dict__
+        for name in _USUAL[kind]:  # the scalar defaults of a new object are not in its __dict__
+            if name not in state:
+                state[name] = getattr(entity, name)
+        self._added[kind][entity.id] = entity
         self._raised.add(entity.id)
 
     def add_token(self, values: dict[str, Any]) -> None:

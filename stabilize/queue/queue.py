@@ -33,6 +33,7 @@ from stabilize.queue.messages import (
     create_message_from_dict,
     payload_of,
 )
+from stabilize.tasks.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 
@@ -285,6 +286,35 @@ class Queue:
 
     def close(self) -> None:
         self.database.close()
+
+    def charge(self, row: Any, error: str) -> None:
+        """Count a failure of a message against it; after too many, give it up."""
+        failures = row.failures + 1
+        wait = int(Backoff(base=0.05, cap=30).seconds(failures) * 1000)
+
+        def count(connection: Connection) -> None:
+            if failures < self.max_attempts:
+                connection.execute(
+                    update(MESSAGES)
+                    .where(MESSAGES.c.id == row.id)
+                    .values(
+                        failures=failures,
+                        last_error=error,
+                        visible_at=self.database.now() + wait,
+                        holder=None,
+                    )
+                )
+                return
+            bury(connection, row, "failures", error)
+            message = FailWorkflow(
+                execution_id=row.workflow_id,
+                stage_id=row.stage_id or "",
+                task_id=row.task_id or "",
+                error=f"{row.type} failed {failures} times: {error}",
+            )
+            self.push_on(connection, message)
+
+        self.database.transact(count)
 
     # --- dead letters -----------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ STARTING_TYPES = sorted(
 )
 """What a worker without a free slot leaves to others: it would only write what they take."""
 
+_KNOWN_TYPES = sorted(MESSAGE_TYPES)
 _WORKFLOWS: Table = Workflow.__table__  # type: ignore[assignment]
 _ROWS = (
     select(MESSAGES, _WORKFLOWS.c.version.label("workflow_version"))
@@ -44,7 +45,7 @@ CLAIM = (
 AGAIN = (
     update(MESSAGES)
     .where(MESSAGES.c.id == bindparam("b_id"))
-    .values(visible_at=bindparam("b_at"), holder=None)
+    .values(visible_at=bindparam("b_at"), holder=None, deaths=0)  # its holder has survived it
 )
 
 
@@ -87,7 +88,10 @@ class Taking:
 
     def _mine(self, starting: bool) -> list[Any]:
         messages = MESSAGES.c
-        conditions: list[Any] = [messages.queue == self._queue.name]
+        conditions: list[Any] = [
+            messages.queue == self._queue.name,
+            messages.type.in_(_KNOWN_TYPES),  # others are for workers of a newer version
+        ]
         if not starting:
             conditions.append(messages.type.not_in(STARTING_TYPES))
         elif self._task_names is not None:

@@ -150,7 +150,7 @@ def store(backend: BackendUnderTest) -> Iterator[SqlEventStore]:
 
 def totals(store: SqlEventStore) -> dict[str, int]:
     with store.database.reading() as session:
-        return dict(session.execute(select(Total.name, Total.count)))
+        return dict(session.execute(select(Total.name, Total.count)).tuples().all())
 
 
 def append(store: SqlEventStore, count: int) -> None:

@@ -153,7 +153,7 @@ class Simulator:
             self.fired[here] += 1
             again = self.fired[here] > 1
             if again and node.join == "XOR":
-                self.outcome.is_racy = node.ends == "stops" or self._is_absorbed(node)
+                self.outcome.is_racy |= node.ends == "stops" or self._is_absorbed(node)
                 self._fail(node, thread)
                 return
             number = len(self.outcome.runs[node.ref]) + 1
