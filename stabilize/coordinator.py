@@ -21,7 +21,8 @@ from stabilize.net import Nets
 from stabilize.queue.queue import MESSAGES, Queue
 from stabilize.queue.taking import Taking
 from stabilize.tasks.body import Outcome
-from stabilize.turn import Finished, HandlerLookup, Held, Taken, Turn, Worker, Written
+from stabilize.turn import Turn
+from stabilize.work import Finished, HandlerLookup, Held, Taken, Worker, Written
 
 logger = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from stabilize.status import WorkflowStatus
 from stabilize.tasks.body import CancellationToken, Outcome, bound, failure, run_body
 from stabilize.tasks.interface import RetryableTask, Task, TransactionalTask
 from stabilize.tasks.registry import TaskRegistry
-from stabilize.turn import Finished, Held
 from stabilize.views import view_of
+from stabilize.work import Finished, Held
 
 logger = logging.getLogger(__name__)
 

@@ -29,7 +29,8 @@ from stabilize.queue.taking import Taking
 from stabilize.stages.builder import StageDefinitionBuilderFactory, get_default_factory
 from stabilize.store import WorkflowStore
 from stabilize.tasks.registry import TaskRegistry, get_default_registry
-from stabilize.turn import Turn, Worker
+from stabilize.turn import Turn
+from stabilize.work import Worker
 
 logger = logging.getLogger(__name__)
 

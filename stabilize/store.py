@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, Table, delete, func, inspect, or_, select, update
+from sqlalchemy import Connection, Engine, func, inspect, select, update
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -18,7 +16,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from stabilize.clock import now_ms
 from stabilize.dag.topological import topological_sort
-from stabilize.database import Database, Joinable, insert_into
+from stabilize.database import Database, Joinable
 from stabilize.errors import (
     ConcurrencyError,
     ConfigurationError,
@@ -26,31 +24,27 @@ from stabilize.errors import (
     WorkflowNotFoundError,
 )
 from stabilize.models import (
-    BufferedSignal,
-    Claim,
     PausedDetails,
-    QueueMessage,
-    StageEdge,
     StageExecution,
     TaskExecution,
-    Token,
     Workflow,
 )
-from stabilize.models.base import Base
-from stabilize.models.definition import with_plain_stages
 from stabilize.models.workflow import merge_outputs
 from stabilize.status import WorkflowStatus
-from stabilize.types import encode, plain
+from stabilize.types import plain
 
 if TYPE_CHECKING:
     from stabilize.queue.messages import Message
     from stabilize.queue.queue import Queue
 
-_TABLES: tuple[Table, ...] = tuple(
-    kind.__table__  # type: ignore[misc]
-    for kind in (Workflow, StageExecution, TaskExecution, StageEdge)
+from stabilize.store_rows import (
+    WorkflowRows,
+    delete_workflows,
+    fill,
+    lock_workflow,
+    rows_of_workflow,
 )
-MAX_STAGES = 10_000
+
 MAX_PAGE = 1_000
 _S = WorkflowStatus
 
@@ -107,7 +101,7 @@ class WorkflowStore:
         self.database.require_tables(connection)
         if inspect(workflow).has_identity and self._version_of(connection, workflow.id) is not None:
             return False  # it was retrieved: what it has become since is no new definition
-        rows = _rows(workflow)
+        rows = rows_of_workflow(workflow)
         if self._is_stored(connection, workflow):
             return False
         return self._insert(connection, workflow, rows)
@@ -131,7 +125,7 @@ class WorkflowStore:
             )
         return True
 
-    def _insert(self, connection: Connection, workflow: Workflow, rows: _Rows) -> bool:
+    def _insert(self, connection: Connection, workflow: Workflow, rows: WorkflowRows) -> bool:
         if not self.database.backend.needs_savepoints:
             rows.insert(connection)
             return True
@@ -167,7 +161,7 @@ class WorkflowStore:
             "version": stage.version + 1,
         }
         with self.database.writing(session) as connection:
-            _lock_workflow(connection, stage.workflow_id)
+            lock_workflow(connection, stage.workflow_id)
             changed = connection.execute(update(StageExecution).where(*where).values(values))
             if changed.rowcount != 1:
                 raise ConcurrencyError(
@@ -217,16 +211,16 @@ class WorkflowStore:
         self._replace(stored, session)
 
     def _replace(self, workflow: Workflow, session: Joinable | None) -> None:
-        rows = _rows(workflow)
+        rows = rows_of_workflow(workflow)
         with self.database.writing(session) as connection:
-            _delete(connection, [workflow.id])
+            delete_workflows(connection, [workflow.id])
             rows.insert(connection)
 
     def delete(self, workflow_id: str, *, session: Joinable | None = None) -> None:
         """Delete a workflow with all that belongs to it but its events; an unknown id is fine."""
         with self.database.writing(session) as connection:
-            _lock_workflow(connection, workflow_id)
-            _delete(connection, [workflow_id])
+            lock_workflow(connection, workflow_id)
+            delete_workflows(connection, [workflow_id])
 
     def pause(
         self, workflow_id: str, paused_by: str, *, session: Joinable | None = None,
@@ -266,7 +260,7 @@ class WorkflowStore:
             workflow = reading.get(Workflow, workflow_id, populate_existing=True)
             if workflow is None:
                 raise WorkflowNotFoundError(workflow_id)
-            _fill(reading, [workflow])
+            fill(reading, [workflow])
             reading.expunge_all()
             return workflow
 
@@ -421,126 +415,6 @@ class StoreTransaction:
             entity.version = version
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """The rows a new workflow consists of."""
-
-    workflow: dict[str, Any]
-    stages: list[dict[str, Any]]
-    tasks: list[dict[str, Any]]
-    edges: list[dict[str, Any]]
-
-    def insert(self, connection: Connection) -> None:
-        connection.execute(insert_into(_TABLES[0]), [self.workflow])
-        for table, rows in (
-            (_TABLES[1], self.stages),
-            (_TABLES[2], self.tasks),
-            (_TABLES[3], self.edges),
-        ):
-            if rows:
-                connection.execute(insert_into(table), rows)
-
-
-def _columns(kind: type[Base]) -> tuple[str, ...]:
-    return tuple(attribute.key for attribute in kind.__mapper__.column_attrs)
-
-
-_WORKFLOW, _STAGE, _TASK = _columns(Workflow), _columns(StageExecution), _columns(TaskExecution)
-
-
-def _rows(workflow: Workflow) -> _Rows:
-    """Complete the objects (owners, places, hash) and turn them into rows."""
-    stages = workflow.stages
-    if len(stages) > MAX_STAGES:
-        raise ConflictError(f"workflow {workflow.id!r} has {len(stages)} stages, the limit is "
-                            f"{MAX_STAGES}: split it into child workflows")
-    if len(workflow.id) > 64:
-        raise ValueError(f"workflow id {workflow.id!r} has more than 64 characters")
-    workflow.context = plain(workflow.context, "workflow context")
-    workflow.stage_count = len(stages)
-    positions = {stage.ref_id: position for position, stage in enumerate(stages)}
-    tasks: list[TaskExecution] = []
-    edges: list[dict[str, Any]] = []
-    watched = {stage.milestone_ref_id for stage in stages}
-    for position, stage in enumerate(stages):
-        if stage.ref_id in watched:
-            stage.definition["watched"] = True
-        stage.workflow_id, stage.position = workflow.id, position
-        stage.context = plain(with_plain_stages(stage.context), f"stage {stage.ref_id!r}: context")
-        stage.definition = {k: v for k, v in stage.definition.items() if v not in ({}, [])}
-        for place, task in enumerate(stage.tasks):
-            task.workflow_id, task.stage_id, task.position = workflow.id, stage.id, place
-            task.stage_start = place == 0 or task.stage_start
-            task.stage_end = place == len(stage.tasks) - 1
-            tasks.append(task)
-        edges += [
-            {
-                "workflow_id": workflow.id,
-                "upstream_ref_id": upstream,
-                "downstream_ref_id": stage.ref_id,
-                "upstream_position": positions[upstream],
-                "downstream_position": position,
-            }
-            for upstream in sorted(stage.requisite_stage_ref_ids)
-        ]
-    workflow.definition_hash = definition_hash(workflow)
-    return _Rows(
-        {name: getattr(workflow, name) for name in _WORKFLOW},
-        [{name: getattr(stage, name) for name in _STAGE} for stage in stages],
-        [{name: getattr(task, name) for name in _TASK} for task in tasks],
-        edges,
-    )
-
-
-def definition_hash(workflow: Workflow) -> str:
-    """A digest of what a workflow is told to do: two submissions with the same one are the same."""
-    said = [
-        workflow.application,
-        workflow.name,
-        workflow.context,
-        [
-            [
-                stage.ref_id,
-                stage.type,
-                stage.context,
-                sorted(stage.requisite_stage_ref_ids),
-                sorted(stage.definition.items()),
-                [[task.name, task.implementing_class] for task in stage.tasks],
-            ]
-            for stage in workflow.stages
-        ],
-    ]
-    return hashlib.sha256(encode(said).encode()).hexdigest()
-
-
-def _fill(session: Session, workflows: list[Workflow]) -> None:
-    """Read the runs and tasks of workflows and tie them together, with no lazy loading left."""
-    ids = [workflow.id for workflow in workflows]
-    tasks: dict[str, list[TaskExecution]] = defaultdict(list)
-    for task in session.scalars(
-        select(TaskExecution)
-        .where(TaskExecution.workflow_id.in_(ids))
-        .order_by(TaskExecution.stage_id, TaskExecution.position)
-    ):
-        tasks[task.stage_id].append(task)
-    runs: dict[str, list[StageExecution]] = defaultdict(list)
-    for stage in session.scalars(
-        select(StageExecution)
-        .where(StageExecution.workflow_id.in_(ids))
-        .order_by(StageExecution.position, StageExecution.run, StageExecution.id)
-    ):
-        runs[stage.workflow_id].append(stage)
-    for workflow in workflows:
-        for stage in runs[workflow.id]:
-            set_committed_value(stage, "workflow", workflow)
-            set_committed_value(stage, "tasks", tasks[stage.id])
-            for task in tasks[stage.id]:
-                set_committed_value(task, "stage", stage)
-        newest = [stage for stage in runs[workflow.id] if stage.latest]
-        set_committed_value(workflow, "stages", newest)
-        workflow.__dict__["all_runs"] = runs[workflow.id]
-
-
 def _named(workflow: Workflow, ref_id: str) -> StageExecution:
     stage = workflow.stage_by_ref_id(ref_id)
     if stage is None:
@@ -564,22 +438,6 @@ def _narrowed(query: Any, criteria: WorkflowCriteria) -> Any:
     if criteria.start_time_after is not None:
         conditions.append(Workflow.start_time >= criteria.start_time_after)
     return query.where(*conditions)
-
-
-def _lock_workflow(connection: Connection, workflow_id: str) -> None:
-    connection.execute(
-        select(Workflow.id).where(Workflow.id == workflow_id).with_for_update(key_share=True)
-    )
-    connection.execute(
-        update(Workflow).where(Workflow.id == workflow_id).values(version=Workflow.version + 1)
-    )
-
-
-def _delete(connection: Connection, ids: list[str]) -> None:
-    for model in (Token, BufferedSignal, StageEdge, QueueMessage, TaskExecution, StageExecution):
-        connection.execute(delete(model).where(model.workflow_id.in_(ids)))
-    connection.execute(delete(Claim).where(or_(Claim.owner.in_(ids), Claim.scope.in_(ids))))
-    connection.execute(delete(Workflow).where(Workflow.id.in_(ids)))
 
 
 class SqliteWorkflowStore(WorkflowStore):

@@ -15,7 +15,8 @@ from stabilize.events.recorder import get_event_recorder
 from stabilize.net import Nets
 from stabilize.status import WorkflowStatus
 from stabilize.tasks.body import Outcome, failure
-from stabilize.turn import Held, Turn, Written
+from stabilize.turn import Turn
+from stabilize.work import Held, Written
 
 if TYPE_CHECKING:
     from stabilize.coordinator import Coordinator

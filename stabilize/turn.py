@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 from sqlalchemy import Connection, delete
 from sqlalchemy.exc import IntegrityError
@@ -18,9 +18,9 @@ from sqlalchemy.orm import Session
 
 from stabilize.clock import from_ms, new_id
 from stabilize.database import insert_into
-from stabilize.errors import QueueError, StabilizeError
+from stabilize.errors import QueueError
 from stabilize.events.account import Account
-from stabilize.events.base import Event, EventType
+from stabilize.events.base import EventType
 from stabilize.events.recorder import EventRecorder
 from stabilize.events.rows import Draft
 from stabilize.models import StageExecution, TaskExecution, Workflow
@@ -31,6 +31,7 @@ from stabilize.queue.queue import MESSAGES, Push, Queue, bury, message_of, row_o
 from stabilize.queue.taking import AGAIN, CLAIM, CONSUME, Taking, attempts_of, lock_messages
 from stabilize.status import WorkflowStatus
 from stabilize.tasks.body import Outcome
+from stabilize.work import Finished, HandlerLookup, Held, MessageRefused, Taken, Worker, Written
 from stabilize.writes import Entity, Writes
 
 logger = logging.getLogger(__name__)
@@ -40,73 +41,6 @@ FOLLOW_UPS = 256
 SPREAD_MS = 10
 """How much later in the line each further message stands that one message put out: a wide workflow
 does not fill the line before those that came a moment later."""
-
-
-class MessageRefused(StabilizeError):
-    """The message is about something that is not there or not its own; it is dropped."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Held:
-    """A message this worker holds while the executor carries it out."""
-
-    message: Message
-    attempts: int
-    priority: int
-    deaths: int = 0
-
-    @property
-    def id(self) -> str:
-        assert self.message.message_id is not None
-        return self.message.message_id
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finished:
-    """What the executor made of a held message."""
-
-    held: Held
-    outcome: Outcome
-
-
-@dataclass(frozen=True, kw_only=True)
-class Taken:
-    """A message locked by this turn, with what the executor made of it, if that was its job."""
-
-    message: Message
-    row: Any
-    outcome: Outcome | None = None
-
-
-class HandlerLookup(Protocol):
-    def __call__(self, message: Message) -> Callable[[Message, Turn], None]: ...
-
-
-@dataclass(kw_only=True)
-class Worker:
-    """What a turn has to know of who plays it."""
-
-    id: str
-    lease_ms: int
-    knows: Callable[[str], bool] = lambda name: True
-    overrides: Callable[[str, str], bool] = lambda name, hook: False
-    has_builder: Callable[[str], bool] = lambda stage_type: False
-    task_names: Sequence[str] = ()
-    fails_unknown: bool = True
-    limit: int = 64
-
-
-@dataclass
-class Written:
-    """What a committed turn leaves to be done outside of it."""
-
-    dispatched: list[Held] = field(default_factory=list)
-    purged: list[tuple[str, str | None]] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
-    left_work: bool = False
-    next_at: int | None = None
-    """When the first message that was put off is due, in ms."""
-    played: int = 0
 
 
 class Turn:

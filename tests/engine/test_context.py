@@ -240,7 +240,7 @@ def test_a_definition_no_database_can_hold_is_refused_when_it_is_stored(
 
 
 def test_values_come_back_as_json_has_them(engine: Engine) -> None:
-    given = {
+    given: dict[str, Any] = {
         "tuple": (1, 2),
         "set": {3, 1},
         "text": "ü – 文 \U0001f600",

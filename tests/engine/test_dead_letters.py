@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import update
 
 from stabilize import QueueProcessor, StageExecution, TaskResult, Workflow
-from stabilize.handlers import Handler, StartStageHandler
+from stabilize.handlers import Handler
+from stabilize.handlers.stage import StartStageHandler
 from stabilize.models import QueueMessage
 from stabilize.queue.messages import StartStage, StartWorkflow
 from stabilize.turn import Turn

@@ -104,6 +104,11 @@ def test_an_exception_takes_the_callers_rows_and_ours_back_together(
 
 Verb = Callable[[Engine, Workflow, Any], None]
 
+
+def _store_pause(engine: Engine, made: Workflow, session: Any) -> None:
+    assert engine.store.pause(made.id, "me", session=session)
+
+
 VERBS: dict[str, tuple[Verb, str]] = {
     "cancel": (lambda e, w, s: e.orchestrator.cancel(w, session=s), "CANCELED"),
     "pause": (lambda e, w, s: e.orchestrator.pause(w, session=s), "PAUSED"),
@@ -115,12 +120,8 @@ VERBS: dict[str, tuple[Verb, str]] = {
         lambda e, w, s: e.orchestrator.cancel_stage(w.stages[0], session=s),
         "SUCCEEDED",
     ),
-    "store.pause": (lambda e, w, s: _store_pause(e, w, s), "PAUSED"),
+    "store.pause": (_store_pause, "PAUSED"),
 }
-
-
-def _store_pause(engine: Engine, made: Workflow, session: Any) -> None:
-    assert engine.store.pause(made.id, "me", session=session)
 
 
 @pytest.mark.parametrize("name", VERBS)
@@ -197,9 +198,12 @@ def test_a_session_on_another_database_is_refused(
     engine: Engine, databases: Databases, backend: BackendUnderTest
 ) -> None:
     other = "sqlite-file" if backend.name != "sqlite-file" else "sqlite-memory"
-    with databases.lend(other) as elsewhere, Session(elsewhere.engine()) as joined:
-        with pytest.raises(ConfigurationError, match="give both the same engine"):
-            engine.orchestrator.start(workflow(stage("a")), session=joined)
+    with (
+        databases.lend(other) as elsewhere,
+        Session(elsewhere.engine()) as joined,
+        pytest.raises(ConfigurationError, match="give both the same engine"),
+    ):
+        engine.orchestrator.start(workflow(stage("a")), session=joined)
 
 
 def test_a_body_may_submit_another_workflow(engine: Engine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 
 import pytest
@@ -15,8 +16,10 @@ from stabilize import (
     QueueProcessorConfig,
     StageExecution,
     TaskResult,
+    Workflow,
 )
-from stabilize.handlers import Handler, StartWorkflowHandler
+from stabilize.handlers import Handler
+from stabilize.handlers.workflow import StartWorkflowHandler
 from stabilize.queue.messages import StartWorkflow
 from stabilize.turn import Turn
 from tests.support.backends import BackendUnderTest
@@ -129,12 +132,16 @@ def test_a_started_processor_plays_what_is_submitted_later(engine: Engine) -> No
     assert not processor.is_running
 
 
+def _has_succeeded(engine: Engine, made: Workflow) -> bool:
+    return engine.status(made) == "SUCCEEDED"
+
+
 def test_a_processor_is_a_context_manager_and_starts_again(engine: Engine) -> None:
     processor = engine.processor()
     for _ in range(2):
         with processor:
             engine.submit(made := workflow(stage("a")))
-            eventually(lambda id=made: engine.status(id) == "SUCCEEDED")
+            eventually(partial(_has_succeeded, engine, made))
         assert not processor.is_running
 
 

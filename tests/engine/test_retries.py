@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from sqlalchemy import select
@@ -79,7 +80,7 @@ def test_the_wait_grows_from_one_second_by_two_with_some_jitter(engine: Engine) 
 
     engine.run(stage("a", does=body))
 
-    gaps = [(after - before) / 1000 for before, after in zip(started, started[1:], strict=False)]
+    gaps = [(after - before) / 1000 for before, after in pairwise(started)]
     for number, gap in enumerate(gaps):
         plain = min(60.0, 2.0**number)
         assert 0.75 * plain - 0.01 <= gap <= 1.25 * plain + 0.01

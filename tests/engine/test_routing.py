@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from stabilize import QueueProcessorConfig, StageExecution, TaskResult
 from tests.support.backends import BackendUnderTest
-from tests.support.builders import Engine, eventually, ok, stage, workflow
+from tests.support.builders import Body, Engine, eventually, ok, stage, workflow
 
 
 def test_an_unknown_task_type_fails_its_stage_with_the_known_names(engine: Engine) -> None:
@@ -37,7 +37,7 @@ def _worker(backend: BackendUnderTest, *names: str, grace: float = 60.0) -> Engi
     return engine
 
 
-def _tells(engine: Engine, name: str) -> object:
+def _tells(engine: Engine, name: str) -> Body:
     def body(stage: StageExecution) -> TaskResult:
         return TaskResult.success(outputs={name: id(engine)})
 

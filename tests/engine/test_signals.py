@@ -219,7 +219,7 @@ def test_signal_data_that_json_does_not_have_is_refused_when_it_is_sent(engine: 
     made = workflow(stage("a", does=Approval()))
     engine.store.store(made)
 
-    with pytest.raises(ValueError, match="signal_data.amount"):
+    with pytest.raises(ValueError, match=r"signal_data\.amount"):
         engine.orchestrator.signal(made, made.stages[0].id, "x", {"amount": float("nan")})
 
     assert engine.queue.size() == 0

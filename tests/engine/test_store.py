@@ -208,11 +208,16 @@ def test_a_transaction_of_the_store_changes_all_or_nothing(engine: Engine) -> No
     engine.store.store(made)
     found = engine.store.retrieve_stage(made.stages[0].id)
 
-    with pytest.raises(LookupError), engine.store.transaction(engine.queue) as transaction:
-        found.context = {"n": 1}
-        transaction.store_stage(found)
-        transaction.push_message(StartWorkflow(execution_id=made.id))
-        raise LookupError
+    found.context = {"n": 1}
+
+    def fail_halfway() -> None:
+        with engine.store.transaction(engine.queue) as transaction:
+            transaction.store_stage(found)
+            transaction.push_message(StartWorkflow(execution_id=made.id))
+            raise LookupError("halfway")
+
+    with pytest.raises(LookupError):
+        fail_halfway()
     assert (found.version, engine.queue.size()) == (0, 0)
     assert engine.store.retrieve_stage(found.id).context == {}
 
@@ -397,7 +402,7 @@ def test_a_folder_that_is_not_there_is_told() -> None:
 
 
 def test_an_unknown_database_is_told_with_those_that_are_known() -> None:
-    with pytest.raises(Exception, match="oracle|sqlite"):
+    with pytest.raises(Exception, match=r"oracle|sqlite"):
         WorkflowStore("oracle://host/db")
 
 

@@ -150,7 +150,8 @@ def store(backend: BackendUnderTest) -> Iterator[SqlEventStore]:
 
 def totals(store: SqlEventStore) -> dict[str, int]:
     with store.database.reading() as session:
-        return dict(session.execute(select(Total.name, Total.count)).tuples().all())
+        rows = session.execute(select(Total.name, Total.count)).all()
+        return {str(name): int(count) for name, count in rows}
 
 
 def append(store: SqlEventStore, count: int) -> None:

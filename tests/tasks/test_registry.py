@@ -58,7 +58,7 @@ def test_what_is_built_in_comes_back_after_a_clear() -> None:
 
 
 def test_an_unknown_name_is_told_with_those_that_are_known() -> None:
-    with pytest.raises(TaskNotFoundError, match=r"No task found for type: ship.*NoOpTask") as caught:
+    with pytest.raises(TaskNotFoundError, match=r"type: ship.*NoOpTask") as caught:
         TaskRegistry().get("ship")
     assert caught.value.task_type == "ship"
 

@@ -1,0 +1,79 @@
+"""What goes in and out of a turn: messages taken, held and finished, and who plays them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from stabilize.errors import StabilizeError
+from stabilize.events.base import Event
+from stabilize.queue.messages import Message
+from stabilize.tasks.body import Outcome
+
+
+class MessageRefused(StabilizeError):
+    """The message is about something that is not there or not its own; it is dropped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A message this worker holds while the executor carries it out."""
+
+    message: Message
+    attempts: int
+    priority: int
+    deaths: int = 0
+
+    @property
+    def id(self) -> str:
+        assert self.message.message_id is not None
+        return self.message.message_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """What the executor made of a held message."""
+
+    held: Held
+    outcome: Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """A message locked by this turn, with what the executor made of it, if that was its job."""
+
+    message: Message
+    row: Any
+    outcome: Outcome | None = None
+
+
+class HandlerLookup(Protocol):
+    def __call__(self, message: Message) -> Callable[[Message, Any], None]: ...
+
+
+@dataclass(kw_only=True)
+class Worker:
+    """What a turn has to know of who plays it."""
+
+    id: str
+    lease_ms: int
+    knows: Callable[[str], bool] = lambda name: True
+    overrides: Callable[[str, str], bool] = lambda name, hook: False
+    has_builder: Callable[[str], bool] = lambda stage_type: False
+    task_names: Sequence[str] = ()
+    fails_unknown: bool = True
+    limit: int = 64
+
+
+@dataclass
+class Written:
+    """What a committed turn leaves to be done outside of it."""
+
+    dispatched: list[Held] = field(default_factory=list)
+    purged: list[tuple[str, str | None]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    left_work: bool = False
+    next_at: int | None = None
+    """When the first message that was put off is due, in ms."""
+    played: int = 0
