@@ -78,8 +78,10 @@ def recording(database: Database) -> None:
         recorded.append(play(database))
     reset_event_recorder()
     share = 1 - min(without) / min(recorded)
-    print(f"recording: {WORKFLOWS / min(without):,.0f} workflows/s without, "
-          f"{WORKFLOWS / min(recorded):,.0f} with, costs {share:.0%} of the throughput")
+    print(
+        f"recording: {WORKFLOWS / min(without):,.0f} workflows/s without, "
+        f"{WORKFLOWS / min(recorded):,.0f} with, costs {share:.0%} of the throughput"
+    )
 
 
 def appending(store: SqlEventStore) -> None:
@@ -120,8 +122,10 @@ def replaying(store: SqlEventStore) -> None:
     )
     assert short.rebuild_workflow_state("loops") == plain.rebuild_workflow_state("loops")
     quick = min(seconds(lambda: short.rebuild_workflow_state("loops")) for _ in range(ROUNDS))
-    print(f"rebuilding {count:,} events: {spent * 1000:.0f} ms from the beginning, "
-          f"{quick * 1000:.1f} ms from a snapshot, {spent / quick:.0f} times faster")
+    print(
+        f"rebuilding {count:,} events: {spent * 1000:.0f} ms from the beginning, "
+        f"{quick * 1000:.1f} ms from a snapshot, {spent / quick:.0f} times faster"
+    )
 
 
 def main(url: str) -> None:

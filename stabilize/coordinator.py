@@ -159,7 +159,9 @@ class Coordinator:
             self.trouble += 1
             logger.log(
                 logging.WARNING if self.trouble in (1, 10, 100) else logging.DEBUG,
-                "%r is in trouble, trying again: %s", self.database, error,
+                "%r is in trouble, trying again: %s",
+                self.database,
+                error,
             )
             pause_within(min(2.0, 0.01 * 2 ** min(self.trouble, 8)))
             return 0
@@ -185,22 +187,17 @@ class Coordinator:
                     roots += taken
                 if only is not None:
                     roots += turn.take_these(only)
-                elif look and not (limit == 1 and some):
+                if look and not (limit == 1 and some):
                     roots += self._take(turn, limit, {root.row.id for root in roots})
                 for root in roots:
                     self._play_root(turn, root)
                 written = turn.write()
                 connection.commit()
-        except DBAPIError as error:
+        except Exception as error:  # noqa: BLE001  # a handler's, charged to its message
             if turn is not None:
                 turn.forget()
             if self.database.backend.is_trouble(error):
                 raise
-            self._failed(roots, some, error)
-            return 0
-        except Exception as error:
-            if turn is not None:
-                turn.forget()
             self._failed(roots, some, error)
             return 0
         self.trouble = 0
@@ -220,7 +217,11 @@ class Coordinator:
         self._lookout.looked(saw_all=starting, more=len(taken) >= wanted)
         # Whether it may have killed its worker: those first, for they run alone.
         return sorted(
-            (one for one in taken if one.row.id not in present and not self._is_under_way(turn, one)),
+            (
+                one
+                for one in taken
+                if one.row.id not in present and not self._is_under_way(turn, one)
+            ),
             key=lambda one: not self._is_suspect(one),
         )
 
@@ -322,7 +323,10 @@ class Coordinator:
         others = [done for done in finished if done.held.id != root.row.id]
         self.flights.finished.extendleft(reversed(others))
         logger.error(
-            "message %s (%s) failed", root.row.id, root.row.type, exc_info=error,
+            "message %s (%s) failed",
+            root.row.id,
+            root.row.type,
+            exc_info=error,
             extra={"workflow_id": root.row.workflow_id},
         )
         self.queue.charge(root.row, f"{type(error).__name__}: {error}")
@@ -355,10 +359,12 @@ class Coordinator:
 
     def transactional(self, held: Held, body: Callable[[Any], Outcome]) -> Outcome | None:
         """Run a body in the very transaction that records its outcome (executor thread)."""
-        from stabilize.transactional import play_with_body  # it needs this module
+        from stabilize.transactional import play_with_body  # noqa: PLC0415  # needs this module
 
         return play_with_body(self, held, body)
 
 
 def _what(row: Any) -> str:
-    return f"task {row.task_id} of type {row.task_type!r}" if row.task_id else f"stage {row.stage_id}"
+    return (
+        f"task {row.task_id} of type {row.task_type!r}" if row.task_id else f"stage {row.stage_id}"
+    )

@@ -139,8 +139,7 @@ class Database:
     # --- schema -----------------------------------------------------------------------------
 
     def create_tables(self) -> None:
-        """Create what is missing; for development and tests (`stabilize.migrate` is for the rest).
-        """
+        """Create what is missing; for development and tests (`stabilize.migrate` elsewhere)."""
         with self.writing() as connection:
             metadata.create_all(connection)
 

@@ -35,7 +35,7 @@ class BodyThreads(Executor):
             if future.set_running_or_notify_cancel():
                 try:
                     result = fn(*args, **kwargs)
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001  # it belongs to the future
                     future.set_exception(error)
                 else:
                     future.set_result(result)

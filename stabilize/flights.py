@@ -148,7 +148,7 @@ class Flights:
         began = time.monotonic()
         try:
             outcome = self._run(flight)
-        except BaseException as error:  # whatever it is, the message has to come back
+        except BaseException as error:  # noqa: BLE001  # the message has to come back
             outcome = failure(error)
         self._typical += 0.1 * (time.monotonic() - began - self._typical)
         self._landed(flight, outcome)
@@ -231,7 +231,9 @@ class Flights:
 
     def _timeout_failure(self, flight: Flight) -> Outcome:
         return failure(
-            TaskTimeoutError(f"Task {flight.task_name!r} exceeded its timeout of {flight.limit:g} s"),
+            TaskTimeoutError(
+                f"Task {flight.task_name!r} exceeded its timeout of {flight.limit:g} s"
+            ),
             timed_out=True,
         )
 
@@ -271,7 +273,9 @@ class Flights:
         flight.token.cancel()
         logger.warning(
             "stage %r: its task takes longer than %g s and is written off",
-            flight.stage.ref_id, flight.limit, extra={"workflow_id": flight.stage.workflow_id},
+            flight.stage.ref_id,
+            flight.limit,
+            extra={"workflow_id": flight.stage.workflow_id},
         )
         if flight.future is not None:
             flight.future.cancel()

@@ -30,11 +30,7 @@ class Lookout:
 
     def is_due(self, *, slots_freed: bool) -> bool:
         """Say whether to look; `slots_freed`: work may be taken that could not be before."""
-        return (
-            self._told
-            or time.monotonic() >= self._next
-            or (slots_freed and not self._saw_all)
-        )
+        return self._told or time.monotonic() >= self._next or (slots_freed and not self._saw_all)
 
     def looking(self) -> None:
         """A look begins: what is told from now on is news."""

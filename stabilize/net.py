@@ -28,9 +28,7 @@ BLOCK = 64
 """Stages are read by blocks of neighbours in the definition: small workflows in one go, and of a
 large one only what is near the token."""
 
-GATES = frozenset(
-    {"mutex_key", "section", "milestone_ref_id", "deferred_choice_group", "trigger"}
-)
+GATES = frozenset({"mutex_key", "section", "milestone_ref_id", "deferred_choice_group", "trigger"})
 """What a definition may make a stage wait for, beside its tokens."""
 
 _ENTITIES_KEPT = 50_000
@@ -65,9 +63,7 @@ _BLOCK_EDGES = select(
     or_(_within(StageEdge.upstream_position), _within(StageEdge.downstream_position)),
 )
 _STAGE_BY_ID = select(_STAGES).where(_STAGES.c.id.in_(_IDS))
-_TASKS_BY_STAGE = (
-    select(_TASKS).where(_TASKS.c.stage_id.in_(_IDS)).order_by(_TASKS.c.position)
-)
+_TASKS_BY_STAGE = select(_TASKS).where(_TASKS.c.stage_id.in_(_IDS)).order_by(_TASKS.c.position)
 E = TypeVar("E", Workflow, StageExecution, TaskExecution)
 
 

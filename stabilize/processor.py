@@ -240,8 +240,11 @@ class QueueProcessor:
         while True:
             played = coordinator.step()
             handled += played
-            if at_most is not None and handled and not coordinator.flights.awaited and not (
-                coordinator.flights.finished
+            if (
+                at_most is not None
+                and handled
+                and not coordinator.flights.awaited
+                and not (coordinator.flights.finished)
             ):
                 return handled
             now = time.monotonic()
@@ -298,8 +301,12 @@ class QueueProcessor:
                 return
         with self.database.writing() as connection:
             for row in connection.execute(select(MESSAGES).where(*orphans).limit(100)).all():
-                bury(connection, row, "unknown workflow",
-                     f"workflow {row.workflow_id!r} is not stored: store it before you start it")
+                bury(
+                    connection,
+                    row,
+                    "unknown workflow",
+                    f"workflow {row.workflow_id!r} is not stored: store it before you start it",
+                )
 
     # --- in threads -------------------------------------------------------------------------
 
@@ -322,7 +329,9 @@ class QueueProcessor:
         if self.is_running:
             return
         if not self._playing.acquire(blocking=False):
-            raise ConfigurationError("process_all is at work: wait for it, or use another processor")
+            raise ConfigurationError(
+                "process_all is at work: wait for it, or use another processor"
+            )
         try:
             self._stopping.clear()
             coordinator = self._open(fails_unknown=False)

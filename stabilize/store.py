@@ -139,8 +139,11 @@ class WorkflowStore:
         return True
 
     def store_stage(
-        self, stage: StageExecution, expected_phase: str | None = None, *,
-        session: Joinable | None = None
+        self,
+        stage: StageExecution,
+        expected_phase: str | None = None,
+        *,
+        session: Joinable | None = None,
     ) -> None:
         """Write a stage and its tasks changed outside of the engine.
 
@@ -172,8 +175,12 @@ class WorkflowStore:
                 connection.execute(
                     update(TaskExecution)
                     .where(TaskExecution.id == task.id)
-                    .values(status=task.status, start_time=task.start_time,
-                            end_time=task.end_time, version=task.version + 1)
+                    .values(
+                        status=task.status,
+                        start_time=task.start_time,
+                        end_time=task.end_time,
+                        version=task.version + 1,
+                    )
                 )
         stage.version += 1
 
@@ -223,8 +230,12 @@ class WorkflowStore:
             delete_workflows(connection, [workflow_id])
 
     def pause(
-        self, workflow_id: str, paused_by: str, *, session: Joinable | None = None,
-        queue: Queue | None = None
+        self,
+        workflow_id: str,
+        paused_by: str,
+        *,
+        session: Joinable | None = None,
+        queue: Queue | None = None,
     ) -> bool:
         """Pause a workflow at once: what is being executed ends, nothing new begins."""
         paused = PausedDetails(paused_by=paused_by, pause_time=now_ms())
@@ -242,14 +253,17 @@ class WorkflowStore:
     def cancel(
         self, workflow_id: str, by: str, reason: str, *, session: Joinable | None = None
     ) -> None:
-        """Mark a workflow that has not started as canceled; it ends CANCELED when it would start.
-        """
+        """Mark a workflow as canceled before it starts; it ends CANCELED when it would start."""
         with self.database.writing(session) as connection:
             connection.execute(
                 update(Workflow)
                 .where(Workflow.id == workflow_id)
-                .values(is_canceled=True, canceled_by=by, cancellation_reason=reason,
-                        version=Workflow.version + 1)
+                .values(
+                    is_canceled=True,
+                    canceled_by=by,
+                    cancellation_reason=reason,
+                    version=Workflow.version + 1,
+                )
             )
 
     # --- reading ----------------------------------------------------------------------------

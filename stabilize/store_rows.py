@@ -70,8 +70,10 @@ def rows_of_workflow(workflow: Workflow) -> WorkflowRows:
     """Complete the objects (owners, places, hash) and turn them into rows."""
     stages = workflow.stages
     if len(stages) > MAX_STAGES:
-        raise ConflictError(f"workflow {workflow.id!r} has {len(stages)} stages, the limit is "
-                            f"{MAX_STAGES}: split it into child workflows")
+        raise ConflictError(
+            f"workflow {workflow.id!r} has {len(stages)} stages, the limit is "
+            f"{MAX_STAGES}: split it into child workflows"
+        )
     if len(workflow.id) > 64:
         raise ValueError(f"workflow id {workflow.id!r} has more than 64 characters")
     workflow.context = plain(workflow.context, "workflow context")

@@ -150,7 +150,8 @@ class Turn:
     def execute(self, message: Message) -> None:
         """Have the executor carry out the message being played; without a free slot, leave it."""
         taken = self._taken
-        assert taken is not None and taken.row.id == message.message_id
+        assert taken is not None
+        assert taken.row.id == message.message_id
         row = taken.row
         self._consumed.remove(row.id)
         if self.slots <= 0:
@@ -319,9 +320,7 @@ class Turn:
         else:
             self._write(message, PARKED)
 
-    def give_up(
-        self, taken: Taken, reason: str, error: str, handler_of: HandlerLookup
-    ) -> None:
+    def give_up(self, taken: Taken, reason: str, error: str, handler_of: HandlerLookup) -> None:
         """Move a message to the dead letters; its workflow ends where people can see why."""
         row = taken.row
         bury(self.connection, row, reason, error)

@@ -31,8 +31,10 @@ def plain(value: object, where: str, *, limit: int = MAX_PAYLOAD_BYTES) -> Any:
     copied = _copy(value, where, 0)
     size = len(_encoder.encode(copied).encode("utf-8"))
     if size > limit:
-        raise PayloadError(f"{where} has {size} bytes as JSON, the limit is {limit}: store it "
-                           "elsewhere and keep a reference")
+        raise PayloadError(
+            f"{where} has {size} bytes as JSON, the limit is {limit}: store it "
+            "elsewhere and keep a reference"
+        )
     return copied
 
 

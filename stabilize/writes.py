@@ -137,9 +137,11 @@ class Writes:
 def _update(table: Table, names: tuple[str, ...]) -> Any:
     return _cached(
         ("update", table.name, *names),
-        lambda: update(table)
-        .where(table.c.id == bindparam("b_id"))
-        .values({name: bindparam(name) for name in names}),
+        lambda: (
+            update(table)
+            .where(table.c.id == bindparam("b_id"))
+            .values({name: bindparam(name) for name in names})
+        ),
     )
 
 

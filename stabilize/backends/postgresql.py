@@ -36,8 +36,9 @@ class PostgresBackend(Backend):
 
     @classmethod
     def url(cls, text: str | URL) -> URL:
-        url = make_url(str(text).replace("postgres://", "postgresql://", 1) if isinstance(
-            text, str) else text)
+        url = make_url(
+            str(text).replace("postgres://", "postgresql://", 1) if isinstance(text, str) else text
+        )
         if url.drivername == "postgresql":
             return url.set(drivername="postgresql+psycopg")
         return url
@@ -85,7 +86,10 @@ class PostgresBackend(Backend):
 
 
 def _listen(
-    connection: Connection, channel: str, on_wake: Callable[[str], None], stopped: Callable[[], bool]
+    connection: Connection,
+    channel: str,
+    on_wake: Callable[[str], None],
+    stopped: Callable[[], bool],
 ) -> None:
     raw: Any = connection.connection.driver_connection
     if not hasattr(raw, "notifies"):  # another driver than psycopg: polling does it

@@ -113,8 +113,10 @@ class SqliteBackend(Backend):
 
 def _is_memory(url: URL) -> bool:
     database = url.database or ""
-    return database in ("", ":memory:") or "vfs=memdb" in database or (
-        url.query.get("vfs") == "memdb" or url.query.get("mode") == "memory"
+    return (
+        database in ("", ":memory:")
+        or "vfs=memdb" in database
+        or (url.query.get("vfs") == "memdb" or url.query.get("mode") == "memory")
     )
 
 

@@ -101,8 +101,11 @@ def to_mermaid(stages: Sequence[DrawnStage], runs: Iterable[DrawnStage]) -> str:
 def to_dot(stages: Sequence[DrawnStage], runs: Iterable[DrawnStage]) -> str:
     """A directed graph in the language of Graphviz."""
     boxes = _boxes(stages, runs)
-    lines = ["digraph workflow {", "    rankdir=LR",
-             '    node [shape=box, style="rounded,filled", fontname="sans-serif"]']
+    lines = [
+        "digraph workflow {",
+        "    rankdir=LR",
+        '    node [shape=box, style="rounded,filled", fontname="sans-serif"]',
+    ]
     for box in boxes.values():
         text = "\\n".join(_for_dot(line) for line in box.lines)
         colour = COLOURS.get(box.status, "#ffffff")
@@ -149,8 +152,11 @@ def _join(stage: DrawnStage) -> str:
         return ""
     parts = [f"join {kind}"]
     if stage.join_threshold:
-        parts.append(f"{stage.join_threshold} of {len(stage.requisite_stage_ref_ids)}"
-                     if kind == "N_OF_M" else str(stage.join_threshold))
+        parts.append(
+            f"{stage.join_threshold} of {len(stage.requisite_stage_ref_ids)}"
+            if kind == "N_OF_M"
+            else str(stage.join_threshold)
+        )
     parts += [word for word in (stage.join_rest, stage.join_scope) if word]
     return " ".join([*parts, "keep"] if stage.join_keep else parts)
 

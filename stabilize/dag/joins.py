@@ -53,8 +53,7 @@ class JoinRule:
 
     @property
     def matches_threads(self) -> bool:
-        """Tokens of different threads wait apart, unless the join is there to bring them together.
-        """
+        """Tokens of different threads wait apart, unless the join is there to unite them."""
         return not (self.keep or self.rest == "block" or self.asks_for_quiet)
 
     @property

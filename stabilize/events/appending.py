@@ -18,9 +18,7 @@ _CHUNK = 500
 _BY_ID = ALL_EVENTS.where(EVENTS.c.event_id.in_(bindparam("ids", expanding=True)))
 
 
-def append_once(
-    connection: Connection, database: Database, events: Sequence[Event]
-) -> list[Event]:
+def append_once(connection: Connection, database: Database, events: Sequence[Event]) -> list[Event]:
     """Insert those events that are not stored, and return all of them as they are stored."""
     stored = _stored(connection, events)
     new = _with_versions(connection, [e for e in _distinct(events) if e.event_id not in stored])

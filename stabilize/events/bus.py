@@ -211,7 +211,9 @@ class EventBus:
                 self._delivered += 1
                 self._errors += 1
             logger.exception(
-                "subscriber %r failed on %s", subscription.id, event.event_type.value,
+                "subscriber %r failed on %s",
+                subscription.id,
+                event.event_type.value,
                 extra={"workflow_id": event.workflow_id},
             )
             self._report(subscription, event, error)

@@ -124,9 +124,7 @@ class Recording:
         return self._about(EventType.STAGE_SUSPENDED, stage, **_names(stage))
 
     def record_stage_resumed(self, stage: StageExecution, signal_name: str | None = None) -> Event:
-        return self._about(
-            EventType.STAGE_RESUMED, stage, **_names(stage), signal_name=signal_name
-        )
+        return self._about(EventType.STAGE_RESUMED, stage, **_names(stage), signal_name=signal_name)
 
     def record_task_started(self, task: TaskExecution, workflow_id: str) -> Event:
         return self._about(

@@ -9,8 +9,7 @@ _MISSING = object()
 
 
 def changes_between(before: Any, after: Any) -> dict[str, dict[str, Any]]:
-    """`added` and `removed` (path -> value), `changed` (path -> before, after); paths are dotted.
-    """
+    """`added` and `removed` (path -> value), `changed` (path -> before, after); dotted paths."""
     found: dict[str, dict[str, Any]] = {"added": {}, "removed": {}, "changed": {}}
     for path, old, new in _differences(before, after, ""):
         if old is _MISSING:

@@ -77,9 +77,7 @@ class Deliveries:
             )
             return claimed.rowcount == 1
 
-    def _send(
-        self, row: Any, subscription: Any, event: Event, secrets: Mapping[str, str]
-    ) -> bool:
+    def _send(self, row: Any, subscription: Any, event: Event, secrets: Mapping[str, str]) -> bool:
         secret = secrets.get(subscription.id) or subscription.webhook_secret_ref
         result = self.sender.send(subscription.webhook_url, event, secret)
         self._note(row, result, row.attempt + 1)

@@ -211,8 +211,12 @@ class Positions:
                 "enabled": not disables,
             }
         if parks and not disables and failure is not None:
-            values |= {"last_sequence": failure.event.sequence, "error_count": 0,
-                       "failing_sequence": None, "next_attempt_at": 0}
+            values |= {
+                "last_sequence": failure.event.sequence,
+                "error_count": 0,
+                "failing_sequence": None,
+                "next_attempt_at": 0,
+            }
         with self.database.writing() as connection:
             moved = connection.execute(
                 update(_ROWS)

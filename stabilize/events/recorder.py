@@ -147,9 +147,7 @@ class EventRecorder(Recording):
             with self._lock:
                 relay = self._relays.get(database.identity)
                 if relay is None:
-                    relay = self._relays[database.identity] = Relay(
-                        database, store, self._observe
-                    )
+                    relay = self._relays[database.identity] = Relay(database, store, self._observe)
         return relay
 
     # --- by hand ----------------------------------------------------------------------------

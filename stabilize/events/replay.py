@@ -80,9 +80,7 @@ class EventReplayer:
         if upto is not None and upto <= after:
             return ()
         return self.event_store.get_events(
-            EventQuery(
-                workflow_id=workflow_id, from_sequence=after, to_sequence=upto, limit=None
-            )
+            EventQuery(workflow_id=workflow_id, from_sequence=after, to_sequence=upto, limit=None)
         )
 
     def time_travel_query(self, workflow_id: str, as_of_time: datetime) -> dict[str, Any]:
@@ -136,8 +134,7 @@ class EventReplayer:
         }
 
     def take_snapshot(self, workflow_id: str) -> Snapshot | None:
-        """Keep the state of a workflow up to where nothing can still come; None if there is none.
-        """
+        """Keep the state of a workflow up to where nothing can still come; None if none."""
         if self.snapshot_store is None:
             raise ValueError("give EventReplayer a snapshot_store to keep snapshots in")
         result = self.rebuild(workflow_id, self.event_store.safe_sequence())

@@ -271,8 +271,22 @@ def stored_type(event: Event) -> str:
 
 def event_of(row: Any) -> Event:
     """The event of a row of `READ`; an unknown type becomes UNKNOWN and keeps its name."""
-    (sequence, event_id, raw, timestamp, entity_type, entity_id, workflow_id, version, data,
-     schema_version, correlation_id, causation_id, actor, source_handler) = row
+    (
+        sequence,
+        event_id,
+        raw,
+        timestamp,
+        entity_type,
+        entity_id,
+        workflow_id,
+        version,
+        data,
+        schema_version,
+        correlation_id,
+        causation_id,
+        actor,
+        source_handler,
+    ) = row
     event_type = event_type_of(raw)
     if not isinstance(data, dict):
         data = {"_broken_payload": data}

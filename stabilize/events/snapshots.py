@@ -251,7 +251,9 @@ def _checked(row: Any) -> Snapshot | None:
     if hash_of(row.state) != row.state_hash:
         logger.warning(
             "the snapshot of %s %s at %s is damaged and passed over",
-            row.entity_type, row.entity_id, row.sequence,
+            row.entity_type,
+            row.entity_id,
+            row.sequence,
         )
         return None
     return Snapshot(

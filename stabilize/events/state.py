@@ -84,9 +84,18 @@ class WorkflowState:
         found = self.stages.get(id)
         if found is None:
             found = self.stages[id] = {
-                "id": id, "ref_id": None, "type": None, "name": None, "run": None,
-                "status": "NOT_STARTED", "start_time": None, "end_time": None,
-                "context": {}, "outputs": {}, "error": None, "skip_reason": None,
+                "id": id,
+                "ref_id": None,
+                "type": None,
+                "name": None,
+                "run": None,
+                "status": "NOT_STARTED",
+                "start_time": None,
+                "end_time": None,
+                "context": {},
+                "outputs": {},
+                "error": None,
+                "skip_reason": None,
             }
         return found
 
@@ -94,8 +103,14 @@ class WorkflowState:
         found = self.tasks.get(id)
         if found is None:
             found = self.tasks[id] = {
-                "id": id, "name": None, "stage_id": None, "status": "NOT_STARTED",
-                "start_time": None, "end_time": None, "outputs": {}, "error": None,
+                "id": id,
+                "name": None,
+                "stage_id": None,
+                "status": "NOT_STARTED",
+                "start_time": None,
+                "end_time": None,
+                "outputs": {},
+                "error": None,
                 "retry_count": 0,
             }
         return found

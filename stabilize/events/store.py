@@ -97,8 +97,9 @@ class EventStore(ABC):
 
     def get_event_by_id(self, event_id: str) -> Event | None:
         """The event with this id, None when there is none."""
-        return next((e for e in self.get_events(EventQuery(limit=None)) if e.event_id == event_id),
-                    None)
+        return next(
+            (e for e in self.get_events(EventQuery(limit=None)) if e.event_id == event_id), None
+        )
 
     def count_events(self, query: EventQuery | None = None) -> int:
         """How many events a query finds, whatever its limit and offset."""
@@ -144,9 +145,7 @@ class SqlEventStore(EventStore):
 
     # --- writing ----------------------------------------------------------------------------
 
-    def append_batch(
-        self, events: Sequence[Event], connection: Joinable | None = None
-    ) -> Appended:
+    def append_batch(self, events: Sequence[Event], connection: Joinable | None = None) -> Appended:
         if not events:
             return Appended()
         self._require_tables()

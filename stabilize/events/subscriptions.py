@@ -296,8 +296,9 @@ class SubscriptionManager:
     def _failure(self, row: Any, event: Event, error: str) -> Failure:
         again = row.failing_sequence == event.sequence
         count = (row.error_count if again else 0) + 1
-        logger.warning("subscription %r failed on event %s, try %s: %s",
-                       row.id, event.sequence, count, error)
+        logger.warning(
+            "subscription %r failed on event %s, try %s: %s", row.id, event.sequence, count, error
+        )
         wait = int(self.backoff.seconds(count) * 1000)
         return Failure(event=event, error=error, count=count, wait_ms=wait)
 

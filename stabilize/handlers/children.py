@@ -31,11 +31,12 @@ def start_child(
             stages=[stage_from_dict(data) for data in config["stages"]],
             context={**config.get("context", {}), "_parent_workflow_id": net.workflow.id},
         )
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # the definition is the user's
         reason = f"the child workflow cannot be made: {error}"
         turn.push(
-            CompleteTask.of_task(task, status=S.TERMINAL, error=reason, stops_stage=True,
-                                 context={"error": reason})
+            CompleteTask.of_task(
+                task, status=S.TERMINAL, error=reason, stops_stage=True, context={"error": reason}
+            )
         )
         return
     child.parent_workflow_id, child.depth = net.workflow.id, net.workflow.depth + 1
@@ -66,9 +67,7 @@ class ChildEndedHandler(Handler[ChildEnded]):
         stage, task = turn.stage_and_task(message)
         if task.status is not S.RUNNING or stage.delivered.get(CHILD) != message.child_id:
             return
-        status = turn.session.scalar(
-            select(Workflow.status).where(Workflow.id == message.child_id)
-        )
+        status = turn.session.scalar(select(Workflow.status).where(Workflow.id == message.child_id))
         outputs = {
             "sub_workflow_id": message.child_id,
             "sub_workflow_status": str(status),
@@ -81,7 +80,11 @@ class ChildEndedHandler(Handler[ChildEnded]):
         failed = stage.failure_status()
         turn.push(
             CompleteTask.of_task(
-                task, status=failed, outputs=outputs, error=error, context={"error": error},
+                task,
+                status=failed,
+                outputs=outputs,
+                error=error,
+                context={"error": error},
                 stops_stage=True,
             )
         )

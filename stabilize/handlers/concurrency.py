@@ -18,9 +18,7 @@ def _lock(turn: Turn, scope: str) -> None:
     anchor = select(Claim.id).where(Claim.scope == scope, Claim.kind == _ANCHOR).with_for_update()
     while turn.session.execute(anchor).first() is None:
         turn.insert_once(
-            insert(Claim).values(
-                scope=scope, kind=_ANCHOR, key="", owner="", created_at=turn.now
-            )
+            insert(Claim).values(scope=scope, kind=_ANCHOR, key="", owner="", created_at=turn.now)
         )
 
 
@@ -92,5 +90,3 @@ def release_slot(turn: Turn, workflow: Workflow) -> None:
                     reason="another execution was waiting and keepWaitingPipelines is off",
                 )
             )
-
-

@@ -86,20 +86,24 @@ def new_run(
     )
     if old.delivered.get("_buffered_signals"):
         run.delivered = {"_buffered_signals": old.delivered["_buffered_signals"]}
-    tasks = [] if old.definition.get("planned_tasks") else [
-        TaskExecution(
-            workflow_id=old.workflow_id,
-            stage_id=run.id,
-            position=task.position,
-            name=task.name,
-            implementing_class=task.implementing_class,
-            stage_start=task.stage_start,
-            stage_end=task.stage_end,
-            loop_start=task.loop_start,
-            loop_end=task.loop_end,
-        )
-        for task in net.tasks_of(old)
-    ]
+    tasks = (
+        []
+        if old.definition.get("planned_tasks")
+        else [
+            TaskExecution(
+                workflow_id=old.workflow_id,
+                stage_id=run.id,
+                position=task.position,
+                name=task.name,
+                implementing_class=task.implementing_class,
+                stage_start=task.stage_start,
+                stage_end=task.stage_end,
+                loop_start=task.loop_start,
+                loop_end=task.loop_end,
+            )
+            for task in net.tasks_of(old)
+        ]
+    )
     add_run(turn, net, run, tasks)
     for child in list(net.children.get(old.id, ())):
         if not child.planned:
@@ -230,8 +234,13 @@ def _fire(
 
 
 def _settle_kept(
-    turn: Turn, net: Net, target: StageExecution, rule: JoinRule, wave: deque[Arrival],
-    *, quiet: bool = False,
+    turn: Turn,
+    net: Net,
+    target: StageExecution,
+    rule: JoinRule,
+    wave: deque[Arrival],
+    *,
+    quiet: bool = False,
 ) -> None:
     """Carry out what a join decides that keeps tokens of all threads, as often as they last."""
     while tally := turn.reader.tallies(net, target.ref_id).get(""):
@@ -278,9 +287,7 @@ def settle_quiet(turn: Turn, net: Net) -> None:
             wave.clear()
 
 
-def _may_come(
-    turn: Turn, net: Net, target: StageExecution, tally: Tally, rule: JoinRule
-) -> bool:
+def _may_come(turn: Turn, net: Net, target: StageExecution, tally: Tally, rule: JoinRule) -> bool:
     """Say whether a run under way may still bring the join a token that it lacks."""
     edges = set(net.upstream[target.ref_id])
     lacking = edges if rule.type is JoinType.THREADS else edges - set(tally.best)

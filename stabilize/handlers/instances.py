@@ -55,8 +55,11 @@ def open_group(turn: Turn, net: Net, stage: StageExecution, config: MultiInstanc
         "lost": 0,
         "truths": {},
     }
-    turn.set(stage, phase=StagePhase.TASKS, delivered={**stage.delivered, COUNTS: counts,
-                                                       "_mi_items": items})
+    turn.set(
+        stage,
+        phase=StagePhase.TASKS,
+        delivered={**stage.delivered, COUNTS: counts, "_mi_items": items},
+    )
     if wanted == 0 and not config.allow_dynamic:
         finish_stage(turn, net, stage, S.SUCCEEDED)
         return

@@ -55,8 +55,9 @@ class JumpToStageHandler(Handler[JumpToStage]):
             jump_type="self_loop" if source is target else "backward" if backward else "forward",
         )
         brought = _brought(source, target, message, number)
-        run = reopen(turn, net, target, part, source=None if backward else source,
-                     delivered=brought)
+        run = reopen(
+            turn, net, target, part, source=None if backward else source, delivered=brought
+        )
         turn.set(run, context={**run.context, **message.jump_context})
         if not backward:
             dead = [
@@ -172,8 +173,9 @@ def reopen(
     turn.write_rows()
     fresh = turn.reader.newest(net, target.ref_id)
     assert fresh is not None
-    run = activate(turn, net, fresh, thread=target.thread, delivered={**fresh.delivered,
-                                                                      **delivered})
+    run = activate(
+        turn, net, fresh, thread=target.thread, delivered={**fresh.delivered, **delivered}
+    )
     _offer_again(turn, net, run, part, source)
     return run
 
@@ -220,9 +222,7 @@ def _consume(turn: Turn, arrival: Arrival, run: StageExecution) -> None:
     )
 
 
-def _newest_token(
-    turn: Turn, source: StageExecution, ref_id: str
-) -> tuple[TokenKind | None, int]:
+def _newest_token(turn: Turn, source: StageExecution, ref_id: str) -> tuple[TokenKind | None, int]:
     """The kind of the last token that a run put on an edge, and its ordinal (-1: none yet)."""
     row = turn.session.execute(
         select(Token.kind, Token.ordinal)

@@ -104,8 +104,13 @@ def finish_stage(
     elif status is S.TERMINAL:
         put(turn, net, _all_edges(net, stage, TokenKind.FAILED))
     elif status is S.CANCELED:
-        turn.push(CancelWorkflow(execution_id=stage.workflow_id, user="task",
-                                 reason=f"a task of stage {stage.ref_id!r} asked for it"))
+        turn.push(
+            CancelWorkflow(
+                execution_id=stage.workflow_id,
+                user="task",
+                reason=f"a task of stage {stage.ref_id!r} asked for it",
+            )
+        )
     else:
         put(turn, net, arrivals)
     complete_if_idle(turn, net)
@@ -138,9 +143,7 @@ def _end_if_deadlocked(turn: Turn, net: Net) -> None:
         str(stage.waits_for).startswith("trigger:") for stage in waiting
     ):
         return
-    end_deadlocked(
-        turn, net, "; ".join(f"{s.ref_id!r} waits for {s.waits_for}" for s in waiting)
-    )
+    end_deadlocked(turn, net, "; ".join(f"{s.ref_id!r} waits for {s.waits_for}" for s in waiting))
 
 
 def end_deadlocked(turn: Turn, net: Net, reason: str) -> None:
@@ -226,9 +229,7 @@ def _tokens_of(
         chosen = split(rule, edges, names_for(turn, stage))
     except (NoBranchError, ExpressionError) as error:
         return f"{type(error).__name__}: {error}"
-    return [
-        arrival for edge in edges for arrival in _on_edge(stage, edge, chosen[edge], rule.type)
-    ]
+    return [arrival for edge in edges for arrival in _on_edge(stage, edge, chosen[edge], rule.type)]
 
 
 def _on_edge(stage: StageExecution, edge: str, live: int, kind: SplitType) -> list[Arrival]:

@@ -268,5 +268,3 @@ class RunHookHandler(Handler[RunHook]):
                     outputs=outcome.outputs,
                 )
         del task
-
-

@@ -53,8 +53,9 @@ class StartWorkflowHandler(Handler[StartWorkflow]):
             return
         if not take_slot(turn, workflow):
             turn.set(workflow, status=S.BUFFERED)
-            turn.record(EventType.STATUS_CHANGED, workflow, old_status="NOT_STARTED",
-                        new_status="BUFFERED")
+            turn.record(
+                EventType.STATUS_CHANGED, workflow, old_status="NOT_STARTED", new_status="BUFFERED"
+            )
             return
         turn.set(workflow, status=S.RUNNING, start_time=turn.now)
         net.tokens_known = True
@@ -230,8 +231,9 @@ class FailWorkflowHandler(Handler[FailWorkflow]):
         net = turn.net(message)
         if net.workflow.status.is_complete:
             return
-        details = {"details": {"error": message.error, "errors": [message.error],
-                               "transient": False}}
+        details = {
+            "details": {"error": message.error, "errors": [message.error], "transient": False}
+        }
         stage = turn.reader.stage(net, message.stage_id) if message.stage_id else None
         end_workflow(turn, net, S.TERMINAL, error=message.error)
         if stage is None:
@@ -248,9 +250,7 @@ class PauseWorkflowHandler(Handler[PauseWorkflow]):
 
     def handle(self, message: PauseWorkflow, turn: Turn) -> None:
         workflow = turn.workflow(message)
-        if workflow.status.is_complete or (
-            workflow.status is S.PAUSED and workflow.paused is None
-        ):
+        if workflow.status.is_complete or (workflow.status is S.PAUSED and workflow.paused is None):
             return
         if workflow.status is not S.PAUSED:
             turn.set(

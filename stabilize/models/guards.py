@@ -48,13 +48,20 @@ BEGIN
   RETURN NULL;
 END $guard$""",
         f"DROP TRIGGER IF EXISTS stabilize_events_fence ON {events}",
-        (f"CREATE TRIGGER stabilize_events_fence BEFORE INSERT ON {events} "
-        f"FOR EACH STATEMENT EXECUTE FUNCTION {schema}stabilize_event_fence()"),
+        (
+            f"CREATE TRIGGER stabilize_events_fence BEFORE INSERT ON {events} "
+            f"FOR EACH STATEMENT EXECUTE FUNCTION {schema}stabilize_event_fence()"
+        ),
         f"DROP TRIGGER IF EXISTS stabilize_events_guard ON {events}",
-        (f"CREATE TRIGGER stabilize_events_guard BEFORE UPDATE OR DELETE OR TRUNCATE ON {events} "
-        f"FOR EACH STATEMENT EXECUTE FUNCTION {schema}stabilize_event_guard()"),
-        (f"INSERT INTO {schema}stabilize_event_fence (id, value, updated_at) "
-        "VALUES (2, 0, 0) ON CONFLICT DO NOTHING"),
+        (
+            "CREATE TRIGGER stabilize_events_guard "
+            f"BEFORE UPDATE OR DELETE OR TRUNCATE ON {events} "
+            f"FOR EACH STATEMENT EXECUTE FUNCTION {schema}stabilize_event_guard()"
+        ),
+        (
+            f"INSERT INTO {schema}stabilize_event_fence (id, value, updated_at) "
+            "VALUES (2, 0, 0) ON CONFLICT DO NOTHING"
+        ),
     ]
 
 
@@ -63,10 +70,12 @@ def _mysql(schema: str) -> list[str]:
     for verb in ("update", "delete"):
         statements += [
             f"DROP TRIGGER IF EXISTS {schema}stabilize_events_no_{verb}",
-            (f"CREATE TRIGGER {schema}stabilize_events_no_{verb} BEFORE {verb.upper()} "
-            f"ON {schema}stabilize_events FOR EACH ROW BEGIN "
-            "IF coalesce(@stabilize_event_maintenance, 0) <> 1 THEN "
-            f"SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{_MAINTENANCE}'; END IF; END"),
+            (
+                f"CREATE TRIGGER {schema}stabilize_events_no_{verb} BEFORE {verb.upper()} "
+                f"ON {schema}stabilize_events FOR EACH ROW BEGIN "
+                "IF coalesce(@stabilize_event_maintenance, 0) <> 1 THEN "
+                f"SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{_MAINTENANCE}'; END IF; END"
+            ),
         ]
     return [
         *statements,
@@ -74,14 +83,18 @@ def _mysql(schema: str) -> list[str]:
         # A row that is not there cannot be locked: without it the fence would be open, unseen. To
         # insert it here would make the lock above an exclusive one, for the table is then one
         # that the trigger writes to, and writers would wait for each other.
-        (f"CREATE TRIGGER {schema}stabilize_events_fence BEFORE INSERT "
-        f"ON {schema}stabilize_events FOR EACH ROW BEGIN DECLARE held INT DEFAULT NULL; "
-        f"SELECT id INTO held FROM {schema}stabilize_event_fence "
-        "WHERE id = 1 LOCK IN SHARE MODE; "
-        "IF held IS NULL THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = "
-        "'stabilize_event_fence has lost its row 1: insert (1, 0, 0) again'; END IF; END"),
-        (f"INSERT IGNORE INTO {schema}stabilize_event_fence (id, value, updated_at) "
-        "VALUES (1, 0, 0), (2, 0, 0)"),
+        (
+            f"CREATE TRIGGER {schema}stabilize_events_fence BEFORE INSERT "
+            f"ON {schema}stabilize_events FOR EACH ROW BEGIN DECLARE held INT DEFAULT NULL; "
+            f"SELECT id INTO held FROM {schema}stabilize_event_fence "
+            "WHERE id = 1 LOCK IN SHARE MODE; "
+            "IF held IS NULL THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = "
+            "'stabilize_event_fence has lost its row 1: insert (1, 0, 0) again'; END IF; END"
+        ),
+        (
+            f"INSERT IGNORE INTO {schema}stabilize_event_fence (id, value, updated_at) "
+            "VALUES (1, 0, 0), (2, 0, 0)"
+        ),
     ]
 
 

@@ -233,8 +233,10 @@ def create_views(views: tuple[View, ...], dialect: str, schema: str = "") -> lis
     """The statements that make `views`; `schema` is a prefix with its dot, or empty."""
     kind = "mysql" if dialect == "mariadb" else dialect
     verb = "CREATE VIEW IF NOT EXISTS" if kind == "sqlite" else "CREATE OR REPLACE VIEW"
-    stable = "1 = 1" if kind == "sqlite" else (
-        f"sequence <= (SELECT value FROM {schema}stabilize_event_fence WHERE id = 2)"
+    stable = (
+        "1 = 1"
+        if kind == "sqlite"
+        else (f"sequence <= (SELECT value FROM {schema}stabilize_event_fence WHERE id = 2)")
     )
     words = {"s": schema, "hour": _HOUR[kind], "day": _Days(_DAY[kind]), "stable": stable}
     return [

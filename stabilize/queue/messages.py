@@ -223,9 +223,7 @@ class TaskLevel(StageLevel):
 
     @classmethod
     def of_task(cls, task: TaskExecution, **values: Any) -> Self:
-        return cls(
-            execution_id=task.workflow_id, stage_id=task.stage_id, task_id=task.id, **values
-        )
+        return cls(execution_id=task.workflow_id, stage_id=task.stage_id, task_id=task.id, **values)
 
 
 @dataclass(frozen=True, kw_only=True)

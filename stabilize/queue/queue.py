@@ -252,8 +252,10 @@ class Queue:
 
     def _count(self, *conditions: Any) -> int:
         with self.database.reading() as session:
-            query = select(func.count()).select_from(MESSAGES).where(
-                MESSAGES.c.queue == self.name, *conditions
+            query = (
+                select(func.count())
+                .select_from(MESSAGES)
+                .where(MESSAGES.c.queue == self.name, *conditions)
             )
             return session.execute(query).scalar_one()
 
@@ -394,7 +396,10 @@ def bury(connection: Connection, row: Any, reason: str, error: str) -> None:
         )
     )
     logger.error(
-        "message %s (%s) was given up: %s", row.id, row.type, reason,
+        "message %s (%s) was given up: %s",
+        row.id,
+        row.type,
+        reason,
         extra={"workflow_id": row.workflow_id},
     )
 

@@ -75,7 +75,9 @@ class Taking:
         self._task_names = task_names
         self._elsewhere = sorted(set(elsewhere) - set(task_names or ()))
 
-    def due(self, connection: Connection, now: int, limit: int, *, starting: bool) -> list[Row[Any]]:
+    def due(
+        self, connection: Connection, now: int, limit: int, *, starting: bool
+    ) -> list[Row[Any]]:
         """Lock the messages that are due and go first, each with its workflow."""
         statement = self._due_starting if starting else self._due_quiet
         return list(connection.execute(statement, {"now": now, "limit": limit}))

@@ -65,7 +65,7 @@ def plan(builder: StageDefinitionBuilder, stage: StageExecution, for_failure: bo
     """Ask `builder` for all of a stage but its failure part, or for that alone; never raises."""
     try:
         return _plan(builder, stage, for_failure)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # the builder is the user's
         text = truncate_error(f"{type(builder).__name__}: {error}")
         return StagePlan(error=text, transient=is_transient(error))
 

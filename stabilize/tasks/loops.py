@@ -57,8 +57,12 @@ class LoopConditionTask(Task):
             goes_on = _holds(stage, values, done)
             if goes_on and done < settings["_loop_max"]:
                 return TaskResult.success(outputs={**values, "_loop_round": done})
-            told = {"_loop_over": True, "_loop_done": done, "_loop_values": values,
-                    "_loop_exhausted": goes_on}
+            told = {
+                "_loop_over": True,
+                "_loop_done": done,
+                "_loop_values": values,
+                "_loop_exhausted": goes_on,
+            }
             return TaskResult.jump_to(settings["_loop_target"], context=told)
         values, done = _published(stage), done + 1
         if _holds(stage, values, done):

@@ -73,8 +73,9 @@ class TaskRegistry:
             if alias not in self._tasks:
                 self._aliases.setdefault(alias, name)
 
-    def register_class(self, task: type[Task] | type[TransactionalTask], name: str | None = None
-                       ) -> None:
+    def register_class(
+        self, task: type[Task] | type[TransactionalTask], name: str | None = None
+    ) -> None:
         self.register(name or task.__name__, task)
 
     def task(

@@ -182,7 +182,9 @@ def test_a_schema_two_versions_ahead_is_refused_and_the_next_one_is_not(
     migrate.upgrade(engine)
     for number, refused in ((REVISION + 1, False), (REVISION + 2, True)):
         with engine.begin() as connection:
-            connection.execute(text(f"UPDATE {migrate.VERSION_TABLE} SET version_num='{number:04d}'"))
+            connection.execute(
+                text(f"UPDATE {migrate.VERSION_TABLE} SET version_num='{number:04d}'")
+            )
         database = Database(engine, backend_for(engine.dialect.name)(), owned=False)
         if refused:
             with pytest.raises(SchemaError, match="install a newer stabilize"):

@@ -13,9 +13,7 @@ from stabilize.events.projections.base import Projection
 _SILENT = frozenset(
     {EventType.STATUS_CHANGED, EventType.CONTEXT_UPDATED, EventType.OUTPUTS_UPDATED}
 )
-_STARTS = frozenset(
-    {EventType.WORKFLOW_STARTED, EventType.STAGE_STARTED, EventType.TASK_STARTED}
-)
+_STARTS = frozenset({EventType.WORKFLOW_STARTED, EventType.STAGE_STARTED, EventType.TASK_STARTED})
 _ENDS = frozenset(
     {
         EventType.WORKFLOW_COMPLETED,
@@ -29,9 +27,7 @@ _ENDS = frozenset(
     }
 )
 _WORKFLOW_ENDS = frozenset(kind for kind in _ENDS if kind.value.startswith("workflow."))
-_FAILURES = frozenset(
-    {"stage.failed", "task.failed", "workflow.failed", "workflow.canceled"}
-)
+_FAILURES = frozenset({"stage.failed", "task.failed", "workflow.failed", "workflow.canceled"})
 _DETAILS: dict[EventType, tuple[str, ...]] = {
     EventType.WORKFLOW_CREATED: ("application", "type", "stage_count"),
     EventType.STAGE_STARTED: ("type", "is_synthetic", "task_count"),
