@@ -193,7 +193,7 @@ class Coordinator:
                     self._play_root(turn, root)
                 written = turn.write()
                 connection.commit()
-        except Exception as error:  # noqa: BLE001  # a handler's, charged to its message
+        except Exception as error:  # a handler's is charged to its message
             if turn is not None:
                 turn.forget()
             if self.database.backend.is_trouble(error):
