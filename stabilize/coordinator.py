@@ -59,6 +59,8 @@ class Coordinator:
         self._one_by_one = 0
         self._alone = False
         self.trouble = 0
+        self.missed = 0
+        """How many turns in a row got nothing although something was due."""
         self._wake = threading.Event()
         self._lookout = Lookout(poll_seconds)
         self.next_at: int | None = None
@@ -205,8 +207,11 @@ class Coordinator:
         self.flights.finished.extend(later)
         self.after_commit(turn, written)
         if not roots and only is None and self._look():  # it is locked by others just now
+            self.missed += 1
             pause_within(0.002)
             self._lookout.tell()
+        else:
+            self.missed = 0
         return written.played
 
     def _take(self, turn: Turn, limit: int, present: set[str]) -> list[Taken]:

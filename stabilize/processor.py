@@ -34,6 +34,9 @@ from stabilize.work import Worker
 
 logger = logging.getLogger(__name__)
 
+_MISSED = 20
+"""After so many turns that got nothing of what is due, somebody looks why."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class QueueProcessorConfig:
@@ -227,7 +230,8 @@ class QueueProcessor:
             handled = self._play_until(coordinator, end, at_most)
             recorder = get_event_recorder()
             if recorder is not None:
-                recorder.drain(self.database, max(0.0, end - time.monotonic()))
+                left = max(0.0, end - time.monotonic())
+                recorder.drain(self.database, left if at_most is None else min(left, 5.0))
             return handled
         finally:
             self._close()
@@ -272,6 +276,9 @@ class QueueProcessor:
             return 0.05
 
     def _seconds_left(self, coordinator: Coordinator) -> float | None:
+        if coordinator.missed >= _MISSED and not coordinator.flights.awaited:
+            coordinator.missed = 0
+            self._sweep()  # it is due and nobody takes it
         if coordinator.may_have_work:
             return 0.0
         # nothing ends on an old look: what the last turn put off for later is not in it
@@ -283,11 +290,7 @@ class QueueProcessor:
                 self._sweep()
             return None
         left = (due - coordinator.now()) / 1000
-        if left > 0:
-            return left
-        if not coordinator.flights.awaited:
-            self._sweep()  # it is due and nobody takes it
-        return 0.05  # what was due at the last look has been seen to
+        return left if left > 0 else 0.05  # what was due at the last look has been seen to
 
     def _sweep(self) -> None:
         """Set messages aside whose workflow is not there: nobody could ever play them."""

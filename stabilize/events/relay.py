@@ -81,7 +81,8 @@ class Relay:
                     logger.warning("%r does not have all events yet", self.target)
                     return False
                 self._wake.wait(0.01)
-        return True
+        with self._copying:  # the thread that copied the last batch has told of it
+            return True
 
     def copy(self) -> int:
         """Copy one batch; return how many events it had."""
@@ -92,8 +93,8 @@ class Relay:
                 return 0
             stored = self.target.append_batch([replace(event, sequence=0) for event in events])
             self._move(position, events[-1].sequence)
-        if self._on_copied is not None:
-            self._on_copied(list(stored))
+            if self._on_copied is not None:
+                self._on_copied(list(stored))
         return len(events)
 
     # --- the position -----------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, inspect, text
@@ -10,7 +12,7 @@ from stabilize import StageExecution, TaskResult, TransientError
 from stabilize.events import SqlEventStore, SubscriptionManager
 from stabilize.models.ddl import create_statements, drop_statements
 from tests.support.backends import BackendUnderTest
-from tests.support.builders import Engine, stage, workflow
+from tests.support.builders import Engine, ok, stage, workflow
 
 COLUMNS = {
     "workflow_runs": "workflow_id application name started_at ended_at status duration_ms error",
@@ -128,3 +130,31 @@ def test_what_is_made_can_be_removed_and_made_again(backend: BackendUnderTest) -
             for statement in create_statements(dialect):
                 connection.execute(text(statement))
         assert sorted(inspect(connection).get_view_names()) == sorted(before)
+
+
+def test_the_questions_of_the_documentation_are_answered(engine: Engine) -> None:
+    engine.run(stage("a", does=ok))
+    page = Path(__file__).parents[2] / "docs" / "reference" / "reporting.md"
+    questions = re.findall(r"```sql\n(.*?)```", page.read_text(), re.DOTALL)
+
+    assert len(questions) == 10
+    with engine.database.reading() as session:
+        for question in questions:
+            session.execute(text(question.strip().rstrip(";"))).all()
+
+
+def test_every_view_and_column_is_documented(backend: BackendUnderTest) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "reporting.md").read_text()
+    documented = {
+        line.split("`")[1]: set(re.findall(r"`([a-z_]+)`", line)[1:])
+        for line in page.splitlines()
+        if line.startswith("| `stabilize_v_")
+    }
+    with backend.engine().connect() as connection:
+        views = inspect(connection).get_view_names()
+        assert sorted(documented) == sorted(views)
+        for view in views:
+            if view != "stabilize_v_events_stable":
+                assert documented[view] == set(
+                    _columns(connection, view.removeprefix("stabilize_v_"))
+                ), view
