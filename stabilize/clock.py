@@ -10,6 +10,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from ulid import ULID
+
 _RANDOM_BITS = 80
 _LOW_BITS = 20
 _LOW = (1 << _LOW_BITS) - 1
@@ -51,8 +53,7 @@ def new_id() -> str:
 
 
 def _encode_high() -> str:
-    value = ((_last_ms << _RANDOM_BITS) | _last_random) >> _LOW_BITS
-    return "".join(_PAIRS[(value >> shift) & 1023] for shift in range(100, -1, -10))
+    return str(ULID.from_int((_last_ms << _RANDOM_BITS) | _last_random))[:-4]
 
 
 def now_ms() -> int:
