@@ -86,31 +86,32 @@ def new_run(
     )
     if old.delivered.get("_buffered_signals"):
         run.delivered = {"_buffered_signals": old.delivered["_buffered_signals"]}
-    tasks = (
-        []
-        if old.definition.get("planned_tasks")
-        else [
-            TaskExecution(
-                workflow_id=old.workflow_id,
-                stage_id=run.id,
-                position=task.position,
-                name=task.name,
-                implementing_class=task.implementing_class,
-                stage_start=task.stage_start,
-                stage_end=task.stage_end,
-                loop_start=task.loop_start,
-                loop_end=task.loop_end,
-            )
-            for task in net.tasks_of(old)
-        ]
-    )
-    add_run(turn, net, run, tasks)
+    planned = old.definition.get("planned_tasks")  # its builder makes them anew
+    add_run(turn, net, run, [] if planned else unstarted(net.tasks_of(old), run))
     for child in list(net.children.get(old.id, ())):
         if not child.planned:
             new_run(turn, net, child, opens=opens, parent_id=run.id)
             if opens:
                 discard_tokens(turn, net, child.ref_id)
     return run
+
+
+def unstarted(tasks: list[TaskExecution], run: StageExecution) -> list[TaskExecution]:
+    """The same tasks once more, for another run."""
+    return [
+        TaskExecution(
+            workflow_id=run.workflow_id,
+            stage_id=run.id,
+            position=task.position,
+            name=task.name,
+            implementing_class=task.implementing_class,
+            stage_start=task.stage_start,
+            stage_end=task.stage_end,
+            loop_start=task.loop_start,
+            loop_end=task.loop_end,
+        )
+        for task in tasks
+    ]
 
 
 def add_run(turn: Turn, net: Net, run: StageExecution, tasks: list[TaskExecution]) -> None:

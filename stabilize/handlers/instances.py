@@ -12,7 +12,7 @@ from typing import Any
 from stabilize.dag.expressions import ExpressionError, compile_expression
 from stabilize.handlers.base import Handler
 from stabilize.handlers.context import names_for
-from stabilize.handlers.flow import Arrival, activate, add_run, put
+from stabilize.handlers.flow import Arrival, activate, add_run, put, unstarted
 from stabilize.handlers.lifecycle import (
     complete_if_idle,
     end_workflow,
@@ -20,7 +20,7 @@ from stabilize.handlers.lifecycle import (
     withdraw,
 )
 from stabilize.handlers.signal import reached_run
-from stabilize.models import MultiInstanceConfig, StageExecution, TaskExecution
+from stabilize.models import MultiInstanceConfig, StageExecution
 from stabilize.net import Net, is_active
 from stabilize.queue.messages import (
     AddMultiInstance,
@@ -135,19 +135,7 @@ def _spawn(
         synthetic_stage_owner=SyntheticStageOwner.INSTANCE,
         definition={"planned": True},
     )
-    tasks = [
-        TaskExecution(
-            workflow_id=group.workflow_id,
-            stage_id=run.id,
-            position=task.position,
-            name=task.name,
-            implementing_class=task.implementing_class,
-            stage_start=task.stage_start,
-            stage_end=task.stage_end,
-        )
-        for task in net.tasks_of(group)
-    ]
-    add_run(turn, net, run, tasks)
+    add_run(turn, net, run, unstarted(net.tasks_of(group), run))
     activate(turn, net, run, thread=group.thread)
 
 

@@ -85,32 +85,47 @@ class Case:
         with self.queue.database.reading() as session:
 
             def rows(*columns: Any, where: Any) -> list[tuple[Any, ...]]:
-                return sorted((tuple(r) for r in session.execute(select(*columns).where(where))),
-                              key=repr)
+                return sorted(
+                    (tuple(r) for r in session.execute(select(*columns).where(where))), key=repr
+                )
 
             return {
                 "workflows": [
                     session.execute(
-                        select(Workflow.status, Workflow.open_runs, Workflow.jumps)
-                        .where(Workflow.id == id)
+                        select(Workflow.status, Workflow.open_runs, Workflow.jumps).where(
+                            Workflow.id == id
+                        )
                     ).one()
                     for id in ids
                 ],
                 "stages": rows(
-                    StageExecution.ref_id, StageExecution.run, StageExecution.generation,
-                    StageExecution.latest, StageExecution.status, StageExecution.phase,
-                    StageExecution.context, StageExecution.outputs, StageExecution.delivered,
+                    StageExecution.ref_id,
+                    StageExecution.run,
+                    StageExecution.generation,
+                    StageExecution.latest,
+                    StageExecution.status,
+                    StageExecution.phase,
+                    StageExecution.context,
+                    StageExecution.outputs,
+                    StageExecution.delivered,
                     where=StageExecution.workflow_id.in_(ids),
                 ),
                 "tasks": rows(
-                    StageExecution.ref_id, StageExecution.run, TaskExecution.position,
-                    TaskExecution.name, TaskExecution.status, TaskExecution.retries,
+                    StageExecution.ref_id,
+                    StageExecution.run,
+                    TaskExecution.position,
+                    TaskExecution.name,
+                    TaskExecution.status,
+                    TaskExecution.retries,
                     where=(StageExecution.workflow_id.in_(ids))
                     & (TaskExecution.stage_id == StageExecution.id),
                 ),
                 "tokens": rows(
-                    Token.downstream_ref_id, Token.ordinal, Token.kind,
-                    Token.consumer_id.is_(None), Token.closed,
+                    Token.downstream_ref_id,
+                    Token.ordinal,
+                    Token.kind,
+                    Token.consumer_id.is_(None),
+                    Token.closed,
                     where=Token.workflow_id.in_(ids),
                 ),
                 "claims": rows(

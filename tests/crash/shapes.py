@@ -305,8 +305,9 @@ class Shape:
     crashes_in: int = 0
 
 
-def stage(ref_id: str, *after: str, task: str | Sequence[str] = "logged", **more: object
-          ) -> StageExecution:
+def stage(
+    ref_id: str, *after: str, task: str | Sequence[str] = "logged", **more: object
+) -> StageExecution:
     """A stage after some others, with tasks."""
     names = [task] if isinstance(task, str) else list(task)
     return StageExecution(
@@ -332,8 +333,9 @@ def _two_with_one_slot() -> list[Workflow]:
     return made
 
 
-def _surrounded(ref_id: str, *after: str, core: str = "logged", **context: object
-                ) -> StageExecution:
+def _surrounded(
+    ref_id: str, *after: str, core: str = "logged", **context: object
+) -> StageExecution:
     return StageExecution(
         ref_id=ref_id,
         name=ref_id,
@@ -345,16 +347,24 @@ def _surrounded(ref_id: str, *after: str, core: str = "logged", **context: objec
 
 SHAPES: Final[dict[str, Shape]] = {
     "sequence": Shape(
-        make=lambda: [workflow_of(stage("a"), stage("b", "a", task=["logged"] * 2),
-                                  stage("c", "b"))],
+        make=lambda: [
+            workflow_of(stage("a"), stage("b", "a", task=["logged"] * 2), stage("c", "b"))
+        ],
     ),
     "diamond": Shape(
-        make=lambda: [workflow_of(stage("a"), stage("b", "a"), stage("c", "a"),
-                                  stage("d", "b", "c"))],
+        make=lambda: [
+            workflow_of(stage("a"), stage("b", "a"), stage("c", "a"), stage("d", "b", "c"))
+        ],
     ),
     "discriminator": Shape(
-        make=lambda: [workflow_of(stage("a"), stage("b", "a"), stage("c", "a"),
-                                  stage("d", "b", "c", join_type=JoinType.DISCRIMINATOR))],
+        make=lambda: [
+            workflow_of(
+                stage("a"),
+                stage("b", "a"),
+                stage("c", "a"),
+                stage("d", "b", "c", join_type=JoinType.DISCRIMINATOR),
+            )
+        ],
     ),
     "retry": Shape(make=lambda: [workflow_of(stage("a", task="flaky"), stage("b", "a"))]),
     "jump": Shape(
@@ -373,8 +383,14 @@ SHAPES: Final[dict[str, Shape]] = {
         ],
     ),
     "failure beside a stage that waits": Shape(
-        make=lambda: [workflow_of(stage("a"), stage("b", "a", task="waiting"),
-                                  stage("c", "a", task="failing"), stage("d", "b", "c"))],
+        make=lambda: [
+            workflow_of(
+                stage("a"),
+                stage("b", "a", task="waiting"),
+                stage("c", "a", task="failing"),
+                stage("d", "b", "c"),
+            )
+        ],
     ),
     "cancel": Shape(
         make=lambda: [workflow_of(stage("a"), stage("b", "a", task="waiting"), stage("c", "b"))],

@@ -66,9 +66,7 @@ def test_wherever_a_process_dies_another_one_finishes_and_nothing_shows(
 
     def play(case: Case, deadly: int) -> dict[str, Any]:
         case.begin()
-        return server.play(
-            url=shared.url, queue_name=case.name, log=str(log.path), deadly=deadly
-        )
+        return server.play(url=shared.url, queue_name=case.name, log=str(log.path), deadly=deadly)
 
     whole = Case(shared.url, shape, "whole", log)
     answer = play(whole, 0)

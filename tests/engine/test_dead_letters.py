@@ -60,11 +60,9 @@ def test_a_message_that_keeps_failing_is_given_up_and_its_workflow_shows_why(
     processor.process_all(20)
 
     ran = engine.look(made)
-    assert handler.seen >= 3
+    assert handler.seen == 3
     assert ran.status == "TERMINAL"
-    assert ran.statuses == {"first": "SUCCEEDED", "poison": "TERMINAL", "last": "NOT_STARTED"} or (
-        ran.statuses["last"] == "NOT_STARTED"
-    )
+    assert ran.statuses["last"] == "NOT_STARTED"
     told = [str(s.context) for s in ran.workflow.stages] + [str(ran.workflow.context)]
     assert any("the handler is broken" in text for text in told)
     assert engine.queue.size() == 0

@@ -275,6 +275,21 @@ def test_bodies_run_in_other_processes_when_asked(engine: Engine) -> None:
     assert ran["b"].outputs == {"sum": 3}
 
 
+def test_time_limits_hold_in_other_processes_too(engine: Engine) -> None:
+    from tests.support.bodies import Sleeps, SleepsInVain
+
+    engine.registry.register("sleeps", Sleeps)
+    engine.registry.register("in vain", SleepsInVain)
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        engine.executor = pool
+        ran = engine.run(stage("a", does="sleeps"))
+        other = engine.run(stage("a", does="in vain"))
+
+    assert (ran.status, other.status) == ("TERMINAL", "TERMINAL")
+    assert "exceeded its timeout of 0.2 s" in ran.error("a")
+    assert "exceeded its timeout of 0.2 s" in other.error("a")
+
+
 def test_a_handler_is_replaced_and_a_second_one_refused(engine: Engine) -> None:
     seen: list[str] = []
 

@@ -66,7 +66,8 @@ SHAPES: dict[str, Callable[[], list[StageExecution]]] = {
     "split": lambda: [stage("a", **_OR), stage("b", "a"), stage("c", "a"), stage("d", "b", "c")],
     "failure": lambda: [stage("a"), stage("b", "a", does="fail", tasks=2), stage("c", "b")],
     "goes on": lambda: [
-        stage("a", does="fail", context={"continuePipelineOnFailure": True}), stage("b", "a"),
+        stage("a", does="fail", context={"continuePipelineOnFailure": True}),
+        stage("b", "a"),
     ],
     "retries": lambda: [stage("a", does="retry"), stage("b", "a")],
     "loop": lambda: [stage("a"), stage("b", "a", does="jump")],

@@ -19,8 +19,14 @@ def test_wherever_a_process_dies_events_tables_and_the_other_store_agree(
 ) -> None:
     with lend_or_skip(databases, "sqlite-file") as lent:
         done = subprocess.run(
-            [sys.executable, "-m", "tests.events.dying", lent.url,
-             f"sqlite:///{tmp_path}/events.db", shape],
+            [
+                sys.executable,
+                "-m",
+                "tests.events.dying",
+                lent.url,
+                f"sqlite:///{tmp_path}/events.db",
+                shape,
+            ],
             capture_output=True,
             text=True,
             timeout=110,

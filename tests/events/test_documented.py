@@ -53,7 +53,9 @@ def run(folder: Path) -> Workflow:
         name="greets",
         stages=[
             StageExecution(
-                ref_id="1", type="greet", name="Greet",
+                ref_id="1",
+                type="greet",
+                name="Greet",
                 tasks=[TaskExecution.create("Say hello", "hello")],
             )
         ],

@@ -47,7 +47,10 @@ def test_a_timeline_tells_the_story(engine: Engine, events: SqlEventStore) -> No
     assert timeline.start_time is not None
     assert timeline.end_time is not None
     assert [e.event_type for e in projection.get_stages()] == [
-        "stage.started", "stage.completed", "stage.started", "stage.failed",
+        "stage.started",
+        "stage.completed",
+        "stage.started",
+        "stage.failed",
     ]
     assert next(e.entity_name for e in projection.get_tasks())
     failures = projection.get_failures()
@@ -156,9 +159,7 @@ def totals(store: SqlEventStore) -> dict[str, int]:
 
 def append(store: SqlEventStore, count: int) -> None:
     kinds = (EventType.STAGE_STARTED, EventType.STAGE_COMPLETED, EventType.STAGE_FAILED)
-    store.append_batch(
-        [create_stage_event(kinds[n % 3], "s", "w", {"n": n}) for n in range(count)]
-    )
+    store.append_batch([create_stage_event(kinds[n % 3], "s", "w", {"n": n}) for n in range(count)])
 
 
 def test_a_projection_into_a_table_counts_each_event_once(store: SqlEventStore) -> None:

@@ -46,8 +46,14 @@ def test_one_stage_with_one_task_is_seven_events(engine: Engine, events: SqlEven
     assert created.metadata.actor == "system"
     assert created.metadata.source_handler == "StartWorkflowHandler"
     assert created.metadata.causation_id is not None
-    assert set(created.data) >= {"application", "name", "type", "trigger_type", "stage_count",
-                                 "initial_stage_count"}
+    assert set(created.data) >= {
+        "application",
+        "name",
+        "type",
+        "trigger_type",
+        "stage_count",
+        "initial_stage_count",
+    }
     completed = of(events, made.id, EventType.TASK_COMPLETED)
     assert completed.data["outputs"] == {"n": 1}
     assert completed.data["status"] == "SUCCEEDED"

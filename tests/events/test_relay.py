@@ -1,5 +1,4 @@
-"""An event store on another database: fed after the commit, in order, nothing lost, nothing twice.
-"""
+"""An event store on another database: fed after the commit, in order, nothing lost, nothing twice."""
 
 from __future__ import annotations
 
@@ -161,8 +160,15 @@ def test_killed_around_the_commit_of_the_target_nothing_is_lost_or_doubled(
     target = str(elsewhere.database.engine.url)
     for deadly in (1, 2):
         child = subprocess.run(
-            [sys.executable, "-m", "tests.events.relaying", backend.url, target, place,
-             str(deadly)],
+            [
+                sys.executable,
+                "-m",
+                "tests.events.relaying",
+                backend.url,
+                target,
+                place,
+                str(deadly),
+            ],
             timeout=60,
             check=False,
         )

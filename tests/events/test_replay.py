@@ -70,8 +70,18 @@ def test_a_state_has_the_documented_shape(engine: Engine, events: SqlEventStore)
 
     state = EventReplayer(events).rebuild_workflow_state(made.id)
 
-    assert list(state) == ["workflow_id", "status", "application", "name", "start_time",
-                           "end_time", "context", "stages", "tasks", "skipped"]
+    assert list(state) == [
+        "workflow_id",
+        "status",
+        "application",
+        "name",
+        "start_time",
+        "end_time",
+        "context",
+        "stages",
+        "tasks",
+        "skipped",
+    ]
     (run,) = state["stages"].values()
     (task,) = state["tasks"].values()
     assert (run["ref_id"], run["status"], run["outputs"]) == ("s0", "SUCCEEDED", {"out_s0": 1})
@@ -203,8 +213,7 @@ def test_a_damaged_snapshot_and_one_of_another_version_are_passed_over(engine: E
             table.update().where(table.c.sequence == history[2].sequence).values(state_hash="x")
         )
         connection.execute(
-            table.update().where(table.c.sequence == history[1].sequence)
-            .values(reducer_version=99)
+            table.update().where(table.c.sequence == history[1].sequence).values(reducer_version=99)
         )
 
     found = snapshots.get_latest_snapshot(EntityType.WORKFLOW, made.id)

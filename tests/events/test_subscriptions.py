@@ -117,9 +117,7 @@ def test_filters_narrow_and_the_position_moves_over_the_rest(
 def test_the_position_outlives_the_process(store: SqlEventStore) -> None:
     before, after = Heard(), Heard()
     first = SubscriptionManager(store)
-    first.create_subscription(
-        "x", before, event_types=[EventType.CUSTOM], start_from="beginning"
-    )
+    first.create_subscription("x", before, event_types=[EventType.CUSTOM], start_from="beginning")
     old = append(store, 3)
     first.process_once()
 
@@ -294,9 +292,11 @@ def test_killed_again_and_again_every_event_comes_at_least_once_and_in_order(
             assert child.wait(60) == 0
             break
         goal = len(_lines(log)) + rng.randint(1, 40)
-        _until(lambda goal=goal, child=child: (  # type: ignore[misc]
-            len(_lines(log)) >= goal or child.poll() is not None
-        ))
+        _until(
+            lambda goal=goal, child=child: (  # type: ignore[misc]
+                len(_lines(log)) >= goal or child.poll() is not None
+            )
+        )
         child.send_signal(signal.SIGKILL)
         child.wait(10)
 

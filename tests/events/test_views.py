@@ -77,7 +77,8 @@ def test_the_views_tell_what_happened(engine: Engine, events: SqlEventStore) -> 
     of_good = rows(engine, "stage_runs", f"workflow_id = '{good.id}'")
     stages = {row["ref_id"]: row for row in of_good}
     assert {ref: row["status"] for ref, row in stages.items()} == {
-        "a": "SUCCEEDED", "w": "SUCCEEDED",
+        "a": "SUCCEEDED",
+        "w": "SUCCEEDED",
     }
     (task,) = rows(engine, "task_runs", f"workflow_id = '{bad.id}'")
     assert (task["status"], int(task["retries"])) == ("TERMINAL", 0)
@@ -87,7 +88,9 @@ def test_the_views_tell_what_happened(engine: Engine, events: SqlEventStore) -> 
     assert len(str(daily["good"]["day"])) == 10
     assert sum(int(row["retries"]) for row in rows(engine, "task_metrics")) == 1
     assert {row["event_type"] for row in rows(engine, "failures")} == {
-        "task.failed", "stage.failed", "workflow.failed",
+        "task.failed",
+        "stage.failed",
+        "workflow.failed",
     }
     (retry,) = rows(engine, "retries")
     assert retry["attempt"] == 1

@@ -197,9 +197,7 @@ def test_a_handler_and_a_webhook_both_get_the_event_once(
     store: SqlEventStore, manager: SubscriptionManager, endpoint: Endpoint
 ) -> None:
     heard: list[str] = []
-    manager.create_subscription(
-        "x", lambda e: heard.append(e.event_id), webhook_url=endpoint.url
-    )
+    manager.create_subscription("x", lambda e: heard.append(e.event_id), webhook_url=endpoint.url)
     event = append(store)
     manager.process_once()
     manager.process_once()
@@ -210,9 +208,22 @@ def test_a_handler_and_a_webhook_both_get_the_event_once(
 
 @pytest.mark.parametrize(
     "address",
-    ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0",
-     "100.64.0.1", "224.0.0.1", "::1", "fe80::1%eth0", "fc00::1", "::ffff:10.0.0.1",
-     "64:ff9b::a00:1", "2002:a00:1::"],
+    [
+        "127.0.0.1",
+        "10.1.2.3",
+        "172.16.0.1",
+        "192.168.1.1",
+        "169.254.169.254",
+        "0.0.0.0",
+        "100.64.0.1",
+        "224.0.0.1",
+        "::1",
+        "fe80::1%eth0",
+        "fc00::1",
+        "::ffff:10.0.0.1",
+        "64:ff9b::a00:1",
+        "2002:a00:1::",
+    ],
 )
 def test_addresses_that_are_not_public(address: str) -> None:
     assert not is_public(address)

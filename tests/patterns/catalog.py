@@ -176,8 +176,14 @@ BASIC = (
         name="Exclusive choice",
         condition="the mechanism that chooses knows all the data it needs and chooses one branch",
         stages=lambda: [
-            stage("s", does="puts", context={"puts": {"n": 3}}, split_type=SplitType.XOR,
-                  split_conditions={"a": "n > 5", "b": "n > 1", "c": "n > 0"}, split_default="d"),
+            stage(
+                "s",
+                does="puts",
+                context={"puts": {"n": 3}},
+                split_type=SplitType.XOR,
+                split_conditions={"a": "n > 5", "b": "n > 1", "c": "n > 0"},
+                split_default="d",
+            ),
             *[stage(ref, after="s") for ref in "abcd"],
         ],
         runs={"s": OK, "a": SKIPPED, "b": OK, "c": SKIPPED, "d": SKIPPED},
@@ -187,8 +193,9 @@ BASIC = (
         name="Simple merge",
         condition="the place before the merge is safe: no two incoming branches are ever active",
         stages=lambda: [
-            stage("s", split_type=SplitType.XOR, split_conditions={"a": "False"},
-                  split_default="b"),
+            stage(
+                "s", split_type=SplitType.XOR, split_conditions={"a": "False"}, split_default="b"
+            ),
             stage("a", after="s"),
             stage("b", after="s"),
             stage("merge", after=["a", "b"], join_type=JoinType.XOR),
@@ -206,10 +213,17 @@ BRANCHING = (
         name="Multi-choice",
         condition="the mechanism that chooses knows all the data it needs; one branch or more",
         stages=lambda: [
-            stage("s", does="puts", context={"puts": {"kind": "fire", "hurt": 2}},
-                  split_type=SplitType.OR,
-                  split_conditions={"police": "kind == 'crime'", "ambulance": "hurt > 0",
-                                    "engine": "kind == 'fire'"}),
+            stage(
+                "s",
+                does="puts",
+                context={"puts": {"kind": "fire", "hurt": 2}},
+                split_type=SplitType.OR,
+                split_conditions={
+                    "police": "kind == 'crime'",
+                    "ambulance": "hurt > 0",
+                    "engine": "kind == 'fire'",
+                },
+            ),
             *[stage(ref, after="s") for ref in ("police", "ambulance", "engine", "log")],
         ],
         runs={"s": OK, "police": SKIPPED, "ambulance": OK, "engine": OK, "log": OK},
@@ -219,8 +233,11 @@ BRANCHING = (
         name="Structured synchronizing merge",
         condition="one multi-choice before it; the merge waits for the branches that it activated",
         stages=lambda: [
-            stage("s", split_type=SplitType.OR,
-                  split_conditions={"a": "True", "b": "True", "c": "False"}),
+            stage(
+                "s",
+                split_type=SplitType.OR,
+                split_conditions={"a": "True", "b": "True", "c": "False"},
+            ),
             stage("a", after="s"),
             stage("b", after="s", does="waits"),
             stage("c", after="s"),
@@ -241,8 +258,16 @@ BRANCHING = (
             stage("e", after="merge"),
             stage("end", after=["d", "e"]),
         ],
-        runs={"s": OK, "a": OK, "b": OK, "c": OK, "merge": OK * 3, "d": OK * 3, "e": OK * 3,
-              "end": OK * 3},
+        runs={
+            "s": OK,
+            "a": OK,
+            "b": OK,
+            "c": OK,
+            "merge": OK * 3,
+            "d": OK * 3,
+            "e": OK * 3,
+            "end": OK * 3,
+        },
     ),
     Pattern(
         number=9,
@@ -256,9 +281,7 @@ BRANCHING = (
             stage("first", after=["a", "b", "c"], join_type=JoinType.DISCRIMINATOR),
             stage("end", after="first"),
         ],
-        meanwhile=(
-            Step({"end": OK, "b": SUSPENDED, "c": SUSPENDED}, (signal("b"), signal("c"))),
-        ),
+        meanwhile=(Step({"end": OK, "b": SUSPENDED, "c": SUSPENDED}, (signal("b"), signal("c"))),),
         runs={"s": OK, "a": OK, "b": OK, "c": FAILED, "first": OK, "end": OK},
     ),
     Pattern(
@@ -281,15 +304,13 @@ BRANCHING = (
         stages=lambda: [
             *_fork("a", "b", "c"),
             stage("d", after="c"),
-            stage("first", after=["a", "b", "d"], join_type=JoinType.DISCRIMINATOR,
-                  join_rest="cancel"),
+            stage(
+                "first", after=["a", "b", "d"], join_type=JoinType.DISCRIMINATOR, join_rest="cancel"
+            ),
             stage("end", after="first"),
         ],
-        meanwhile=(
-            Step({"a": SUSPENDED, "b": SUSPENDED, "c": SUSPENDED}, (signal("a"),)),
-        ),
-        runs={"s": OK, "a": OK, "b": CANCELED, "c": CANCELED, "d": SKIPPED, "first": OK,
-              "end": OK},
+        meanwhile=(Step({"a": SUSPENDED, "b": SUSPENDED, "c": SUSPENDED}, (signal("a"),)),),
+        runs={"s": OK, "a": OK, "b": CANCELED, "c": CANCELED, "d": SKIPPED, "first": OK, "end": OK},
     ),
     Pattern(
         number=30,
@@ -314,13 +335,27 @@ BRANCHING = (
             *_twice("m"),
             *_twice("n"),
             stage("c", does="waits"),
-            stage("two", after=["m", "n", "c"], join_type=JoinType.N_OF_M, join_threshold=2,
-                  join_rest="block"),
+            stage(
+                "two",
+                after=["m", "n", "c"],
+                join_type=JoinType.N_OF_M,
+                join_threshold=2,
+                join_rest="block",
+            ),
             stage("end", after="two"),
         ],
         meanwhile=(Step({"m": OK * 2, "n": OK * 2, "end": OK, "c": SUSPENDED}, (signal("c"),)),),
-        runs={"m1": OK, "m2": OK, "m": OK * 2, "n1": OK, "n2": OK, "n": OK * 2, "c": OK,
-              "two": OK * 2, "end": OK * 2},
+        runs={
+            "m1": OK,
+            "m2": OK,
+            "m": OK * 2,
+            "n1": OK,
+            "n2": OK,
+            "n": OK * 2,
+            "c": OK,
+            "two": OK * 2,
+            "end": OK * 2,
+        },
     ),
     Pattern(
         number=32,
@@ -328,8 +363,13 @@ BRANCHING = (
         condition="each branch comes at most once; the others are withdrawn",
         stages=lambda: [
             *_fork("a", "b", "c"),
-            stage("two", after=["a", "b", "c"], join_type=JoinType.N_OF_M, join_threshold=2,
-                  join_rest="cancel"),
+            stage(
+                "two",
+                after=["a", "b", "c"],
+                join_type=JoinType.N_OF_M,
+                join_threshold=2,
+                join_rest="cancel",
+            ),
             stage("end", after="two"),
         ],
         meanwhile=(
@@ -348,8 +388,16 @@ BRANCHING = (
             stage("join", after=["m", "n"], join_keep=True),
             stage("end", after="join"),
         ],
-        runs={"m1": OK, "m2": OK, "m": OK * 2, "n1": OK, "n2": OK, "n": OK * 2, "join": OK * 2,
-              "end": OK * 2},
+        runs={
+            "m1": OK,
+            "m2": OK,
+            "m": OK * 2,
+            "n1": OK,
+            "n2": OK,
+            "n": OK * 2,
+            "join": OK * 2,
+            "end": OK * 2,
+        },
     ),
     Pattern(
         number=37,
@@ -357,8 +405,12 @@ BRANCHING = (
         condition="no loop leads through it; it need not be paired with one split",
         stages=lambda: [
             stage("s", split_type=SplitType.OR, split_conditions={"a": "True", "b": "False"}),
-            stage("a", after="s", split_type=SplitType.XOR,
-                  split_conditions={"c": "True", "merge": "False"}),
+            stage(
+                "a",
+                after="s",
+                split_type=SplitType.XOR,
+                split_conditions={"c": "True", "merge": "False"},
+            ),
             stage("b", after="s"),
             stage("c", after="a", does="waits"),
             stage("merge", after=["a", "b", "c"], join_type=JoinType.OR),
@@ -375,16 +427,18 @@ BRANCHING = (
             *_twice("m"),
             stage("again", after="m1", does="jumps", context={"to": "again", "times": 3}),
             stage("late", does="waits"),
-            stage("merge", after=["m", "again", "late"], join_type=JoinType.OR,
-                  join_scope="general"),
+            stage(
+                "merge", after=["m", "again", "late"], join_type=JoinType.OR, join_scope="general"
+            ),
             stage("end", after="merge"),
         ],
         meanwhile=(
-            Step({"m": OK * 2, "again": OK * 3, "late": SUSPENDED, "merge": UNTOUCHED},
-                 (signal("late"),)),
+            Step(
+                {"m": OK * 2, "again": OK * 3, "late": SUSPENDED, "merge": UNTOUCHED},
+                (signal("late"),),
+            ),
         ),
-        runs={"m1": OK, "m2": OK, "m": OK * 2, "again": OK * 3, "late": OK, "merge": OK,
-              "end": OK},
+        runs={"m1": OK, "m2": OK, "m": OK * 2, "again": OK * 3, "late": OK, "merge": OK, "end": OK},
     ),
     Pattern(
         number=41,
@@ -404,8 +458,13 @@ BRANCHING = (
         name="Thread split",
         condition="the number of threads is known when the split is reached",
         stages=lambda: [
-            stage("s", does="puts", context={"puts": {"threads": 3}},
-                  split_type=SplitType.THREADS, split_count="threads"),
+            stage(
+                "s",
+                does="puts",
+                context={"puts": {"threads": 3}},
+                split_type=SplitType.THREADS,
+                split_count="threads",
+            ),
             stage("a", after="s"),
             stage("b", after="a"),
         ],
@@ -438,8 +497,7 @@ INSTANCES = (
         condition="the instances run by themselves; what follows does not wait for them",
         stages=lambda: _group(MultiInstanceConfig(count=3, sync_on_complete=False)),
         meanwhile=(
-            Step({"end": OK, **_instances(*[SUSPENDED] * 3)},
-                 (signal(I0), signal(I1), signal(I2))),
+            Step({"end": OK, **_instances(*[SUSPENDED] * 3)}, (signal(I0), signal(I1), signal(I2))),
         ),
         runs={"s": OK, "a": OK, "end": OK, **_instances(OK, OK, OK)},
     ),
@@ -484,8 +542,13 @@ INSTANCES = (
             Step(_instances(*[SUSPENDED] * 3), (signal(I0),)),
             Step({I0: OK}, (to_group(CancelMultiInstance, "a"),)),
         ),
-        runs={"s": OK, "a": CANCELED, "end": SKIPPED, "beside": OK,
-              **_instances(OK, CANCELED, CANCELED)},
+        runs={
+            "s": OK,
+            "a": CANCELED,
+            "end": SKIPPED,
+            "beside": OK,
+            **_instances(OK, CANCELED, CANCELED),
+        },
     ),
     Pattern(
         number=27,
@@ -529,11 +592,18 @@ INSTANCES = (
             MultiInstanceConfig(count=2, allow_dynamic=True, complete_when="approved >= 3")
         ),
         meanwhile=(
-            Step(_instances(SUSPENDED, SUSPENDED),
-                 (to_group(AddMultiInstance, "a"), to_group(AddMultiInstance, "a"))),
-            Step({I2: SUSPENDED, I3: SUSPENDED},
-                 (signal(I0, data=_APPROVED), signal(I1, data={"approved": False}),
-                  signal(I2, data=_APPROVED))),
+            Step(
+                _instances(SUSPENDED, SUSPENDED),
+                (to_group(AddMultiInstance, "a"), to_group(AddMultiInstance, "a")),
+            ),
+            Step(
+                {I2: SUSPENDED, I3: SUSPENDED},
+                (
+                    signal(I0, data=_APPROVED),
+                    signal(I1, data={"approved": False}),
+                    signal(I2, data=_APPROVED),
+                ),
+            ),
             Step({I0: OK, I1: OK, I2: OK, "end": UNTOUCHED}, (signal(I3, data=_APPROVED),)),
         ),
         runs={"s": OK, "a": OK, "end": OK, **_instances(OK, OK, OK, OK)},
@@ -557,8 +627,15 @@ STATES = (
             stage("all", after=["ship", "quit", "late"]),
         ],
         meanwhile=(Step({"s": OK}, (signal("quit", "refused", {"why": "dear"}),)),),
-        runs={"s": OK, "pay": SKIPPED, "quit": OK, "late": SKIPPED, "ship": SKIPPED, "merge": OK,
-              "all": OK},
+        runs={
+            "s": OK,
+            "pay": SKIPPED,
+            "quit": OK,
+            "late": SKIPPED,
+            "ship": SKIPPED,
+            "merge": OK,
+            "all": OK,
+        },
     ),
     Pattern(
         number=17,
@@ -609,8 +686,18 @@ STATES = (
             stage("c", after="s"),
             stage("end", after=["a4", "b3", "c"]),
         ],
-        runs={"s": OK, "a1": OK, "a2": OK, "a3": OK, "a4": OK, "b1": OK, "b2": OK, "b3": OK,
-              "c": OK, "end": OK},
+        runs={
+            "s": OK,
+            "a1": OK,
+            "a2": OK,
+            "a3": OK,
+            "a4": OK,
+            "b1": OK,
+            "b2": OK,
+            "b3": OK,
+            "c": OK,
+            "end": OK,
+        },
         apart=(("a1", "a2", "a3", "a4"), ("b1", "b2", "b3")),
     ),
     Pattern(
@@ -647,8 +734,12 @@ REST = (
         number=11,
         name="Implicit termination",
         condition="a case ends when nothing is left to do, without one last activity",
-        stages=lambda: [stage("s"), stage("a", after="s"), stage("b", after="s", does="waits"),
-                        stage("c", after="b")],
+        stages=lambda: [
+            stage("s"),
+            stage("a", after="s"),
+            stage("b", after="s", does="waits"),
+            stage("c", after="b"),
+        ],
         meanwhile=(Step({"a": OK, "b": SUSPENDED}, (signal("b"),)),),
         runs={"s": OK, "a": OK, "b": OK, "c": OK},
     ),
@@ -656,8 +747,11 @@ REST = (
         number=19,
         name="Cancel activity",
         condition="one activity is withdrawn before or while it runs; the rest goes on",
-        stages=lambda: [*_fork("a", "b", "c"), stage("d", after="c"),
-                        stage("end", after=["a", "b", "d"])],
+        stages=lambda: [
+            *_fork("a", "b", "c"),
+            stage("d", after="c"),
+            stage("end", after=["a", "b", "d"]),
+        ],
         meanwhile=(
             Step({"a": SUSPENDED, "b": SUSPENDED, "c": SUSPENDED}, (cancel("a"), cancel("d"))),
             Step({"a": CANCELED, "end": UNTOUCHED}, (signal("b"), signal("c"))),
@@ -670,8 +764,14 @@ REST = (
         condition="a whole case is withdrawn",
         stages=lambda: [
             *_fork("a"),
-            stage("child", after="s", does="SubWorkflowTask", context={
-                "_sub_workflow_config": {"name": "child", "stages": [stage("x", does="waits")]}}),
+            stage(
+                "child",
+                after="s",
+                does="SubWorkflowTask",
+                context={
+                    "_sub_workflow_config": {"name": "child", "stages": [stage("x", does="waits")]}
+                },
+            ),
             stage("end", after=["a", "child"]),
         ],
         meanwhile=(Step({"a": SUSPENDED, "child": ("RUNNING",)}, (CANCEL_ALL,)),),
@@ -684,8 +784,13 @@ REST = (
         condition="one entry and one exit; the condition comes before or after the body",
         stages=_loops,
         runs={
-            "w_condition": OK * 4, "wb": (*OK * 3, *SKIPPED), "w_loopback": OK * 4,
-            "r_entry": OK * 2, "rb": OK * 2, "r_condition": OK * 2, "end": OK,
+            "w_condition": OK * 4,
+            "wb": (*OK * 3, *SKIPPED),
+            "w_loopback": OK * 4,
+            "r_entry": OK * 2,
+            "rb": OK * 2,
+            "r_condition": OK * 2,
+            "end": OK,
         },
     ),
     Pattern(
@@ -712,9 +817,7 @@ REST = (
         name="Persistent trigger",
         condition="a trigger that comes early is kept until somebody waits for it",
         stages=lambda: [stage("s", does="waits"), stage("a", after="s", does="waits")],
-        meanwhile=(
-            Step({"s": SUSPENDED}, (signal("a", data={"n": 1}), signal("s"))),
-        ),
+        meanwhile=(Step({"s": SUSPENDED}, (signal("a", data={"n": 1}), signal("s"))),),
         runs={"s": OK, "a": OK},
         outputs={"n": 1},
     ),
@@ -740,8 +843,11 @@ REST = (
         number=43,
         name="Explicit termination",
         condition="one of the ends of the process ends the whole case",
-        stages=lambda: [*_fork("a"), stage("b", after="s", does="terminates"),
-                        stage("end", after=["a", "b"])],
+        stages=lambda: [
+            *_fork("a"),
+            stage("b", after="s", does="terminates"),
+            stage("end", after=["a", "b"]),
+        ],
         meanwhile=(Step({"a": SUSPENDED, "b": SUSPENDED}, (signal("b"),)),),
         runs={"s": OK, "a": CANCELED, "b": OK, "end": UNTOUCHED},
         outputs={"ended_by": "b"},

@@ -21,9 +21,7 @@ LEASE = timedelta(seconds=1)
 def work(url: str) -> None:
     """Play until somebody ends this process."""
     config = QueueProcessorConfig(max_workers=3, poll_frequency_ms=20)
-    processor = QueueProcessor(
-        Queue(url, lock_duration=LEASE), config, task_registry=registry()
-    )
+    processor = QueueProcessor(Queue(url, lock_duration=LEASE), config, task_registry=registry())
     processor.start()
     threading.Event().wait()
 

@@ -36,7 +36,9 @@ class Play:
         self.orchestrator = Orchestrator(self.queue, self.store)
         self._locks = tempfile.TemporaryDirectory()
         self.workflow = Workflow.create(
-            "patterns", self.pattern.name, self.pattern.stages(),
+            "patterns",
+            self.pattern.name,
+            self.pattern.stages(),
             context={"locks": self._locks.name},
         )
 

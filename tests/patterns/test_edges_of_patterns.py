@@ -57,7 +57,9 @@ def test_a_failure_that_a_join_absorbs_changes_nothing(engine: Engine, join: Any
     )
 
     assert (ran.status, ran.statuses["end"], ran.statuses["b"]) == (
-        "SUCCEEDED", "SUCCEEDED", "TERMINAL",
+        "SUCCEEDED",
+        "SUCCEEDED",
+        "TERMINAL",
     )
     assert ran.runs("join") == ["SUCCEEDED"]
 
@@ -113,8 +115,13 @@ def test_a_general_merge_does_not_wait_for_a_branch_that_can_no_longer_come(
         stage("a"),
         stage("b"),
         stage("m", after=["a", "b"], join_type=JoinType.MULTI_MERGE),
-        stage("split", after="m", split_type=SplitType.XOR,
-              split_conditions={"x": "False"}, split_default="y"),
+        stage(
+            "split",
+            after="m",
+            split_type=SplitType.XOR,
+            split_conditions={"x": "False"},
+            split_default="y",
+        ),
         stage("x", after="split"),
         stage("y", after="split"),
         stage("join", after=["x", "y"], join_type=JoinType.OR, join_scope="general"),
@@ -183,14 +190,21 @@ def test_nobody_enters_a_critical_section_between_two_stages_of_it(engine: Engin
     assert ran.status == "SUCCEEDED"
     order = trace.order()
     assert sorted("".join(ref[0] for ref in order[i : i + 4]) for i in (0, 4, 8)) == [
-        "aaaa", "bbbb", "cccc",
+        "aaaa",
+        "bbbb",
+        "cccc",
     ]
 
 
 def test_a_section_is_free_again_when_its_rest_was_not_chosen(engine: Engine) -> None:
     ran = engine.run(
-        stage("a1", section="s", split_type=SplitType.XOR, split_conditions={"a2": "False"},
-              split_default="out"),
+        stage(
+            "a1",
+            section="s",
+            split_type=SplitType.XOR,
+            split_conditions={"a2": "False"},
+            split_default="out",
+        ),
         stage("a2", after="a1", section="s"),
         stage("out", after="a1"),
         stage("b", section="s"),
@@ -198,7 +212,10 @@ def test_a_section_is_free_again_when_its_rest_was_not_chosen(engine: Engine) ->
 
     assert ran.status == "SUCCEEDED"
     assert ran.statuses == {
-        "a1": "SUCCEEDED", "a2": "SKIPPED", "out": "SUCCEEDED", "b": "SUCCEEDED",
+        "a1": "SUCCEEDED",
+        "a2": "SKIPPED",
+        "out": "SUCCEEDED",
+        "b": "SUCCEEDED",
     }
 
 
@@ -285,8 +302,7 @@ def test_a_milestone_that_is_past_passes_the_stage_over(engine: Engine) -> None:
 
 def test_a_milestone_that_can_never_come_passes_the_stage_over(engine: Engine) -> None:
     ran = engine.run(
-        stage("s", split_type=SplitType.XOR, split_conditions={"mark": "False"},
-              split_default="b"),
+        stage("s", split_type=SplitType.XOR, split_conditions={"mark": "False"}, split_default="b"),
         stage("mark", after="s"),
         stage("b", after="s"),
         stage("x", milestone_ref_id="mark", milestone_status="SUCCEEDED"),
@@ -308,8 +324,7 @@ def test_waits_that_nobody_can_end_are_a_deadlock_with_a_reason(engine: Engine) 
     """`a` waits for a stage behind one that waits for the section which `a`'s other half holds."""
     ran = engine.run(
         stage("a1", section="s"),
-        stage("a2", after="a1", section="s", milestone_ref_id="late",
-              milestone_status="SUCCEEDED"),
+        stage("a2", after="a1", section="s", milestone_ref_id="late", milestone_status="SUCCEEDED"),
         stage("wait", after="a1"),
         stage("b", after="wait", section="s"),
         stage("late", after="b"),
@@ -367,13 +382,15 @@ def test_a_group_fails_when_too_few_of_its_instances_can_still_succeed(engine: E
         return TaskResult.terminal("odd") if odd else TaskResult.success()
 
     ran = engine.run(
-        stage("group", does=odd_ones_fail,
-              mi_config=MultiInstanceConfig(count=4, join_threshold=3)),
+        stage(
+            "group", does=odd_ones_fail, mi_config=MultiInstanceConfig(count=4, join_threshold=3)
+        ),
         stage("end", after="group"),
     )
 
     assert (ran.status, ran.statuses) == (
-        "TERMINAL", {"group": "TERMINAL", "end": "NOT_STARTED"},
+        "TERMINAL",
+        {"group": "TERMINAL", "end": "NOT_STARTED"},
     )
 
 
@@ -432,7 +449,10 @@ def test_the_rest_decides_when_a_region_is_withdrawn(engine: Engine) -> None:
         eventually(lambda: engine.status(made) == "SUCCEEDED")
 
     assert engine.look(made).statuses == {
-        "a": "CANCELED", "b": "SKIPPED", "c": "SUCCEEDED", "end": "SUCCEEDED",
+        "a": "CANCELED",
+        "b": "SKIPPED",
+        "c": "SUCCEEDED",
+        "end": "SUCCEEDED",
     }
 
 
@@ -454,8 +474,9 @@ def test_a_late_result_changes_nothing_after_an_explicit_end(engine: Engine) -> 
 
 def test_an_instance_may_end_the_whole_workflow(engine: Engine) -> None:
     ran = engine.run(
-        stage("group", does=lambda s: TaskResult.terminate(),
-              mi_config=MultiInstanceConfig(count=1)),
+        stage(
+            "group", does=lambda s: TaskResult.terminate(), mi_config=MultiInstanceConfig(count=1)
+        ),
         stage("end", after="group"),
     )
 
@@ -473,8 +494,11 @@ def test_the_outputs_of_a_child_come_back(engine: Engine) -> None:
     end = Recorder()
 
     ran = engine.run(
-        stage("call", does="SubWorkflowTask",
-              context=_child(stage("x", does="puts", context={"puts": {"answer": 42}}))),
+        stage(
+            "call",
+            does="SubWorkflowTask",
+            context=_child(stage("x", does="puts", context={"puts": {"answer": 42}})),
+        ),
         stage("end", after="call", does=end),
     )
 
@@ -483,9 +507,7 @@ def test_the_outputs_of_a_child_come_back(engine: Engine) -> None:
 
 
 def test_cancelling_the_parent_cancels_the_child(engine: Engine) -> None:
-    made = workflow(
-        stage("call", does="SubWorkflowTask", context=_child(stage("x", does="waits")))
-    )
+    made = workflow(stage("call", does="SubWorkflowTask", context=_child(stage("x", does="waits"))))
     engine.submit(made)
     engine.play()
     engine.orchestrator.cancel(made, "tests", "enough")

@@ -28,8 +28,11 @@ _HERE = settings(
     deadline=None,
     print_blob=True,
     derandomize="STABILIZE_NETS" not in os.environ,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow,
-                           HealthCheck.filter_too_much],
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.filter_too_much,
+    ],
 )
 _JOINS = ["AND", "OR", "XOR", "MULTI_MERGE", "DISCRIMINATOR", "N_OF_M"]
 _ENDS = ("ok", "ok", "ok", "skips", "stops", "fails")
@@ -54,8 +57,11 @@ def nets(draw: st.DrawFn, ends: tuple[str, ...] = _ENDS) -> list[Node]:
     for place, ref in enumerate(refs):
         before = refs[max(0, place - 4) : place]
         most = min(3, len(before))
-        picked = draw(st.lists(st.sampled_from(before), min_size=1, max_size=most, unique=True)) \
-            if before else []
+        picked = (
+            draw(st.lists(st.sampled_from(before), min_size=1, max_size=most, unique=True))
+            if before
+            else []
+        )
         after[ref] = tuple(sorted(picked))
     return [_node(draw, ref, refs, after, ends) for ref in refs]
 
@@ -73,8 +79,9 @@ def _node(
     default = draw(st.sampled_from([None, *following])) if split != "AND" else None
     join = draw(st.sampled_from(_JOINS)) if len(after[ref]) > 1 else "AND"
     needs = draw(st.integers(1, len(after[ref]))) if join == "N_OF_M" else 1
-    return Node(ref, after[ref], join, needs, split, frozenset(chosen), default,
-                draw(st.sampled_from(ends)))
+    return Node(
+        ref, after[ref], join, needs, split, frozenset(chosen), default, draw(st.sampled_from(ends))
+    )
 
 
 def stages_of(nodes: list[Node], does: str = "ok") -> list[StageExecution]:

@@ -53,7 +53,10 @@ class Workers:
         self.chance = random.Random(seed)
         self._server = subprocess.Popen(
             [sys.executable, "-m", "tests.patterns.child", url],
-            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self.pids = [self._fork() for _ in range(4)]
 
@@ -100,9 +103,7 @@ def play(request: pytest.FixtureRequest, shared: tuple[Queue, Workers]) -> Any:
 
     def killed(pattern: Pattern) -> None:
         left = [workers.kill_one] * KILLS
-        by_others(
-            Play(pattern, queue, skew_ms=SKEW_MS), lambda: left.pop()() if left else None
-        )
+        by_others(Play(pattern, queue, skew_ms=SKEW_MS), lambda: left.pop()() if left else None)
 
     return killed if request.param == "killed" else undisturbed
 

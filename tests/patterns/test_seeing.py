@@ -56,14 +56,17 @@ def test_what_a_failure_kept_from_starting_is_explained(engine: Engine) -> None:
 
 def test_a_definition_is_drawn_with_its_joins_and_splits() -> None:
     made = workflow(
-        stage("s", split_type=SplitType.XOR, split_conditions={"a": 'kind == "x"'},
-              split_default="b"),
+        stage(
+            "s", split_type=SplitType.XOR, split_conditions={"a": 'kind == "x"'}, split_default="b"
+        ),
         stage("a", after="s"),
         stage("b", after="s"),
         stage("join", after=["a", "b"], join_type=JoinType.N_OF_M, join_threshold=1),
     )
 
-    assert made.to_mermaid() == """\
+    assert (
+        made.to_mermaid()
+        == """\
 flowchart LR
     s0["s<br/>split XOR"]:::NOT_STARTED
     s1["a"]:::NOT_STARTED
@@ -75,6 +78,7 @@ flowchart LR
     s2 --> s3
     classDef NOT_STARTED fill:#ffffff,stroke:#555,color:#222
 """
+    )
     assert '    s0 -> s1 [label="kind == \\"x\\""]' in made.to_dot()
 
 

@@ -16,9 +16,7 @@ Way = Callable[[Pattern], None]
 
 
 def _processor(queue: Queue) -> QueueProcessor:
-    return QueueProcessor(
-        queue, QueueProcessorConfig(max_workers=4), task_registry=registry()
-    )
+    return QueueProcessor(queue, QueueProcessorConfig(max_workers=4), task_registry=registry())
 
 
 @pytest.fixture(params=["by_hand", "by_a_worker"])

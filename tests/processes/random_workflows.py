@@ -40,8 +40,9 @@ def draw(rng: random.Random) -> list[Node]:
     for n, node in enumerate(nodes):
         if n and rng.random() > 0.1:
             recent = nodes[max(0, n - 5) : n]
-            node.before = [up.name for up in rng.sample(recent, min(len(recent), rng.choice(
-                [1, 1, 2, 2, 3])))]
+            node.before = [
+                up.name for up in rng.sample(recent, min(len(recent), rng.choice([1, 1, 2, 2, 3])))
+            ]
     by_name = {node.name: node for node in nodes}
     for node in nodes:
         for up in node.before:

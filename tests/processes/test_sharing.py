@@ -129,8 +129,10 @@ def test_workflows_of_random_shape_end_as_they_must_whoever_is_killed(
                 killed += 1
                 fleet.start()
     fleet.wait_for_the_end(240)
-    print(f"{WORKFLOWS} workflows, {killed} kills of workers holding {sum(held)} messages: "
-          f"{time.monotonic() - began:.1f} s")
+    print(
+        f"{WORKFLOWS} workflows, {killed} kills of workers holding {sum(held)} messages: "
+        f"{time.monotonic() - began:.1f} s"
+    )
 
     check_statuses(fleet, expected)
     check_executions(fleet, expected, sum(held) + killed, killed)
@@ -216,7 +218,9 @@ def test_the_first_of_many_waiting_workflows_end_at_once_and_the_rest_steadily(
     seconds = [(end - begin) / 1000 for end in ends]
     tenths = [seconds[len(seconds) * n // 10 - 1] for n in range(1, 11)]
     gaps = [b - a for a, b in zip([0.0, *tenths], tenths, strict=False)]
-    print(f"{WAITING} workflows: ten after {seconds[9]:.2f} s, all after {seconds[-1]:.1f} s, "
-          f"tenths: {[f'{gap:.2f}' for gap in gaps]}")
+    print(
+        f"{WAITING} workflows: ten after {seconds[9]:.2f} s, all after {seconds[-1]:.1f} s, "
+        f"tenths: {[f'{gap:.2f}' for gap in gaps]}"
+    )
     assert seconds[9] < 1.0
     assert max(gaps) < 3 * statistics.median(gaps) + 0.5

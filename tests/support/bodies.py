@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
+from datetime import timedelta
 
-from stabilize import StageExecution, Task, TaskResult
+from stabilize import RetryableTask, StageExecution, Task, TaskResult
 
 
 def tells_its_process(stage: StageExecution) -> TaskResult:
@@ -17,3 +19,21 @@ class Adds(Task):
 
     def execute(self, stage: StageExecution) -> TaskResult:
         return TaskResult.success(outputs={"sum": stage.context["m"] + 1})
+
+
+class Sleeps(RetryableTask):
+    """Takes longer than it may."""
+
+    def get_timeout(self) -> timedelta:
+        return timedelta(seconds=0.2)
+
+    def execute(self, stage: StageExecution) -> TaskResult:
+        threading.Event().wait(2)
+        return TaskResult.success()
+
+
+class SleepsInVain(Sleeps):
+    """The same, asked about it, and without an answer."""
+
+    def on_timeout(self, stage: StageExecution) -> TaskResult | None:
+        return None

@@ -32,8 +32,10 @@ def of_events(state: dict[str, Any]) -> dict[str, Any]:
         "start_time": state["start_time"],
         "end_time": state["end_time"],
         "stages": {
-            id: {k: part[k] for k in ("ref_id", "status", "start_time", "end_time", "context",
-                                      "outputs")}
+            id: {
+                k: part[k]
+                for k in ("ref_id", "status", "start_time", "end_time", "context", "outputs")
+            }
             for id, part in state["stages"].items()
             if part["status"] != "NOT_STARTED"
         },
