@@ -1,4 +1,4 @@
-"""An event store on another database: fed after the commit, in order, nothing lost, nothing twice."""
+"""An event store on another database: fed after the commit, in order, nothing lost or doubled."""
 
 from __future__ import annotations
 

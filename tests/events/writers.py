@@ -11,7 +11,7 @@ from stabilize.events import EntityType, Event, EventType, SqlEventStore
 
 
 def write(url: str, number: int, events: int) -> None:
-    """Append `events` events in transactions of 1 to 5, and roll a tenth of them back on the way."""
+    """Append `events` events in transactions of 1 to 5, and roll a tenth of them back."""
     store = SqlEventStore(url)
     rng = random.Random(number)
     left = events
