@@ -357,7 +357,6 @@ class Coordinator:
         """Give the connection back."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            self.database.backend.close_turns(connection)
             connection.close()
 
     # --- transactional tasks ----------------------------------------------------------------

@@ -26,8 +26,8 @@ from stabilize.events.rows import Draft
 from stabilize.models import StageExecution, TaskExecution, Workflow
 from stabilize.models.queue import PARKED
 from stabilize.net import Net, NetReader, Nets
-from stabilize.queue.messages import FailWorkflow, Message, RunHook, StageLevel, TaskLevel
-from stabilize.queue.queue import MESSAGES, Push, Queue, bury, message_of, row_of
+from stabilize.queue.messages import Message, RunHook, StageLevel, TaskLevel
+from stabilize.queue.queue import MESSAGES, Push, Queue, bury, failure_of, message_of, row_of
 from stabilize.queue.taking import AGAIN, CLAIM, CONSUME, Taking, attempts_of, lock_messages
 from stabilize.status import WorkflowStatus
 from stabilize.tasks.body import Outcome
@@ -145,7 +145,7 @@ class Turn:
             return message_of(row)
         except (ValueError, QueueError) as error:
             bury(self.connection, row, "unreadable", str(error))
-            return _failure_of(row, f"message {row.type} cannot be read: {error}")
+            return failure_of(row, f"message {row.type} cannot be read: {error}")
 
     def execute(self, message: Message) -> None:
         """Have the executor carry out the message being played; without a free slot, leave it."""
@@ -163,7 +163,6 @@ class Turn:
                 message=taken.message.copy_with_attempts(row.attempts + 1),
                 attempts=row.attempts + 1,
                 priority=row.priority,
-                deaths=row.deaths + (row.holder is not None),
             )
         )
 
@@ -324,7 +323,7 @@ class Turn:
         """Move a message to the dead letters; its workflow ends where people can see why."""
         row = taken.row
         bury(self.connection, row, reason, error)
-        self.play(replace(taken, message=_failure_of(row, error), outcome=None), handler_of)
+        self.play(replace(taken, message=failure_of(row, error), outcome=None), handler_of)
 
     def purge(self, workflow_id: str, stage_id: str | None = None) -> None:
         """Delete every message of a workflow, or of one stage run; what runs is told to stop."""
@@ -425,14 +424,3 @@ class Turn:
         for workflow_id in self.locked:
             self._cache.forget(workflow_id)
         self.session.close()
-
-
-def _failure_of(row: Any, error: str) -> FailWorkflow:
-    """What a message that was given up means for its workflow."""
-    return FailWorkflow(
-        execution_id=row.workflow_id,
-        stage_id=row.stage_id or "",
-        task_id=row.task_id or "",
-        error=error,
-        message_id=row.id,
-    )

@@ -23,7 +23,6 @@ class Held:
     message: Message
     attempts: int
     priority: int
-    deaths: int = 0
 
     @property
     def id(self) -> str:

@@ -25,7 +25,6 @@ class Backend:
     dialects: ClassVar[tuple[str, ...]] = ()
     can_notify: ClassVar[bool] = False
     """Another process can be woken by the database."""
-    shares_between_processes: ClassVar[bool] = True
     needs_savepoints: ClassVar[bool] = True
     """A failed statement spoils the transaction unless a SAVEPOINT is around it."""
     fences_events: ClassVar[bool] = False
@@ -60,9 +59,6 @@ class Backend:
 
     def open_turns(self, connection: Connection) -> None:
         """Prepare a connection that will play turns."""
-
-    def close_turns(self, connection: Connection) -> None:
-        """Undo `open_turns` before the connection goes back to its pool."""
 
     def begin(self, connection: Connection, deadline: float | None = None) -> None:
         """Begin a transaction that writes; until `deadline` (monotonic) wait for its lock."""

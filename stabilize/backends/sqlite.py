@@ -32,7 +32,6 @@ class SqliteBackend(Backend):
 
     def __init__(self, in_memory: bool = False) -> None:
         self.in_memory = in_memory
-        self.shares_between_processes = not in_memory  # type: ignore[misc]
 
     @classmethod
     def url(cls, text: str | URL) -> URL:

@@ -308,12 +308,7 @@ class Queue:
                 )
                 return
             bury(connection, row, "failures", error)
-            message = FailWorkflow(
-                execution_id=row.workflow_id,
-                stage_id=row.stage_id or "",
-                task_id=row.task_id or "",
-                error=f"{row.type} failed {failures} times: {error}",
-            )
+            message = failure_of(row, f"{row.type} failed {failures} times: {error}")
             self.push_on(connection, message)
 
         self.database.transact(count)
@@ -370,6 +365,17 @@ class Queue:
         """Forget all messages that were given up; return how many."""
         with self.database.writing() as connection:
             return connection.execute(delete(LETTERS).where(LETTERS.c.queue == self.name)).rowcount
+
+
+def failure_of(row: Any, error: str) -> FailWorkflow:
+    """What a message that was given up means for its workflow."""
+    return FailWorkflow(
+        execution_id=row.workflow_id,
+        stage_id=row.stage_id or "",
+        task_id=row.task_id or "",
+        error=error,
+        message_id=row.id,
+    )
 
 
 def bury(connection: Connection, row: Any, reason: str, error: str) -> None:

@@ -240,6 +240,3 @@ def failure(error: BaseException, *, where: str = "", timed_out: bool = False) -
 
 def _readable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8").replace("\x00", "\\x00")
-
-
-Body = Callable[[], Outcome]
