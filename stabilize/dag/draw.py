@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
-from stabilize.dag.validation import Named
+from stabilize.dag.nodes import StageNode
 from stabilize.status import WorkflowStatus
 
 S = WorkflowStatus
@@ -26,55 +25,6 @@ COLOURS: dict[WorkflowStatus, str] = {
 """Fill of a stage by the status of its newest run."""
 
 
-class DrawnStage(Protocol):
-    """What a drawing shows of a stage."""
-
-    @property
-    def ref_id(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def status(self) -> WorkflowStatus: ...
-    @property
-    def requisite_stage_ref_ids(self) -> set[str]: ...
-    @property
-    def parent_stage_id(self) -> str | None: ...
-    @property
-    def join_type(self) -> Named: ...
-    @property
-    def join_threshold(self) -> int: ...
-    @property
-    def join_rest(self) -> str | None: ...
-    @property
-    def join_keep(self) -> bool: ...
-    @property
-    def join_scope(self) -> str | None: ...
-    @property
-    def split_type(self) -> Named: ...
-    @property
-    def split_conditions(self) -> Mapping[str, str] | None: ...
-    @property
-    def split_default(self) -> str | None: ...
-    @property
-    def split_count(self) -> int | str | None: ...
-    @property
-    def mi_config(self) -> Any: ...
-    @property
-    def mutex_key(self) -> str | None: ...
-    @property
-    def section(self) -> str | None: ...
-    @property
-    def milestone_ref_id(self) -> str | None: ...
-    @property
-    def milestone_status(self) -> str | None: ...
-    @property
-    def deferred_choice_group(self) -> str | None: ...
-    @property
-    def cancel_region(self) -> str | None: ...
-    @property
-    def end(self) -> str | None: ...
-
-
 @dataclass(frozen=True)
 class _Box:
     number: int
@@ -82,7 +32,7 @@ class _Box:
     status: WorkflowStatus
 
 
-def to_mermaid(stages: Sequence[DrawnStage], runs: Iterable[DrawnStage]) -> str:
+def to_mermaid(stages: Sequence[StageNode], runs: Iterable[StageNode]) -> str:
     """A flowchart in the language of Mermaid."""
     boxes = _boxes(stages, runs)
     lines = ["flowchart LR"]
@@ -98,7 +48,7 @@ def to_mermaid(stages: Sequence[DrawnStage], runs: Iterable[DrawnStage]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_dot(stages: Sequence[DrawnStage], runs: Iterable[DrawnStage]) -> str:
+def to_dot(stages: Sequence[StageNode], runs: Iterable[StageNode]) -> str:
     """A directed graph in the language of Graphviz."""
     boxes = _boxes(stages, runs)
     lines = [
@@ -126,11 +76,11 @@ def _for_dot(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
 
 
-def _top_level(stages: Iterable[DrawnStage]) -> list[DrawnStage]:
+def _top_level(stages: Iterable[StageNode]) -> list[StageNode]:
     return [stage for stage in stages if stage.parent_stage_id is None]
 
 
-def _boxes(stages: Sequence[DrawnStage], runs: Iterable[DrawnStage]) -> dict[str, _Box]:
+def _boxes(stages: Sequence[StageNode], runs: Iterable[StageNode]) -> dict[str, _Box]:
     counted = Counter(run.ref_id for run in runs)
     return {
         stage.ref_id: _Box(number, tuple(_lines(stage, counted[stage.ref_id])), stage.status)
@@ -138,7 +88,7 @@ def _boxes(stages: Sequence[DrawnStage], runs: Iterable[DrawnStage]) -> dict[str
     }
 
 
-def _lines(stage: DrawnStage, runs: int) -> list[str]:
+def _lines(stage: StageNode, runs: int) -> list[str]:
     title = stage.ref_id if stage.name in ("", stage.ref_id) else f"{stage.ref_id}: {stage.name}"
     found = (describe(stage) for describe in _NOTES)
     status = [] if stage.status is S.NOT_STARTED else [stage.status.name]
@@ -146,7 +96,7 @@ def _lines(stage: DrawnStage, runs: int) -> list[str]:
     return [title, *(note for note in found if note), *status, *counted]
 
 
-def _join(stage: DrawnStage) -> str:
+def _join(stage: StageNode) -> str:
     kind = stage.join_type.name
     if kind == "AND" and not stage.join_keep:
         return ""
@@ -161,14 +111,14 @@ def _join(stage: DrawnStage) -> str:
     return " ".join([*parts, "keep"] if stage.join_keep else parts)
 
 
-def _split(stage: DrawnStage) -> str:
+def _split(stage: StageNode) -> str:
     kind = stage.split_type.name
     if kind == "AND":
         return ""
     return f"split {kind} {stage.split_count}" if kind == "THREADS" else f"split {kind}"
 
 
-def _instances(stage: DrawnStage) -> str:
+def _instances(stage: StageNode) -> str:
     config = stage.mi_config
     if config is None:
         return ""
@@ -176,7 +126,7 @@ def _instances(stage: DrawnStage) -> str:
     return f"instances: {many}{' or more' if config.allow_dynamic else ''}"
 
 
-def _waits(stage: DrawnStage) -> str:
+def _waits(stage: StageNode) -> str:
     notes = {
         "mutex": stage.mutex_key,
         "section": stage.section,
@@ -184,15 +134,17 @@ def _waits(stage: DrawnStage) -> str:
         "region": stage.cancel_region,
     }
     found = [f"{kind} {key}" for kind, key in notes.items() if key]
+    if stage.trigger:
+        found.append(str(stage.trigger))
     if stage.milestone_ref_id:
         found.append(f"while {stage.milestone_ref_id} is {stage.milestone_status}")
     return ", ".join([*found, "ends the workflow"] if stage.end else found)
 
 
-_NOTES: tuple[Callable[[DrawnStage], str], ...] = (_join, _split, _instances, _waits)
+_NOTES: tuple[Callable[[StageNode], str], ...] = (_join, _split, _instances, _waits)
 
 
-def _edges(stages: Sequence[DrawnStage]) -> list[tuple[str, str, str]]:
+def _edges(stages: Sequence[StageNode]) -> list[tuple[str, str, str]]:
     tops = {stage.ref_id: stage for stage in _top_level(stages)}
     return [
         (before, stage.ref_id, _label(tops[before], stage.ref_id))
@@ -201,7 +153,7 @@ def _edges(stages: Sequence[DrawnStage]) -> list[tuple[str, str, str]]:
     ]
 
 
-def _label(source: DrawnStage, target: str) -> str:
+def _label(source: StageNode, target: str) -> str:
     condition = (source.split_conditions or {}).get(target, "")
     if source.split_default != target:
         return condition

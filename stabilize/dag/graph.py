@@ -18,7 +18,6 @@ class StageGraphBuilder(Generic[S]):
     def last_stage(self) -> S | None:
         return self.stages[-1] if self.stages else None
 
-    @property
     def is_empty(self) -> bool:
         return not self.stages
 

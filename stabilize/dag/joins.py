@@ -6,10 +6,12 @@ The patterns and their numbers (WCP) are those of Russell, ter Hofstede, van der
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Protocol, Self, TypeVar
 
+from stabilize.dag.nodes import StageNode
 from stabilize.status import JoinType, TokenKind
 
 LIVE, DEAD, FAILED, HALT = TokenKind.LIVE, TokenKind.DEAD, TokenKind.FAILED, TokenKind.HALT
@@ -46,10 +48,28 @@ class JoinRule:
     scope: str | None = None
     on_failure: str | None = None
 
+    @classmethod
+    def of(cls, stage: StageNode) -> Self:
+        return cls(
+            type=stage.join_type,
+            threshold=stage.join_threshold,
+            keep=stage.join_keep,
+            rest=stage.join_rest,
+            scope=stage.join_scope,
+            on_failure=stage.on_branch_failure,
+        )
+
     @property
     def needed(self) -> int:
         """How many live branches start the stage, for the joins that count."""
         return 1 if self.type is JoinType.DISCRIMINATOR else max(self.threshold, 1)
+
+    @property
+    def waits_for_all(self) -> bool:
+        """Say whether each edge has to have come; a threshold of zero means all of them."""
+        return self.type in (JoinType.AND, JoinType.OR) or (
+            self.type is JoinType.N_OF_M and self.threshold == 0
+        )
 
     @property
     def matches_threads(self) -> bool:
@@ -64,12 +84,11 @@ class JoinRule:
 
 def counts_as(kind: TokenKind, rule: JoinRule) -> TokenKind:
     """What a token of `kind` is to a join with this rule."""
-    waits_for_all = rule.type in (JoinType.AND, JoinType.OR) or _is_and(rule)
     if kind is HALT:
-        return HALT if waits_for_all else DEAD
+        return HALT if rule.waits_for_all else DEAD
     if kind is FAILED:
         counting = rule.type in (JoinType.DISCRIMINATOR, JoinType.N_OF_M)
-        default = "dead" if counting and not _is_and(rule) else "fail"
+        default = "dead" if counting and not rule.waits_for_all else "fail"
         return {"fail": FAILED, "dead": DEAD, "arrive": LIVE}[rule.on_failure or default]
     return kind
 
@@ -79,11 +98,24 @@ def absorbs_failure(rule: JoinRule) -> bool:
     return counts_as(FAILED, rule) is not FAILED
 
 
-def _is_and(rule: JoinRule) -> bool:
-    return rule.type is JoinType.N_OF_M and rule.threshold == 0
+def failure_is_absorbed(
+    ref_id: str, joins_after: Callable[[str], Iterable[tuple[str, JoinRule]]]
+) -> bool:
+    """Say whether every path from a stage ends in a join that absorbs its failure."""
+    seen = {ref_id}
+    waiting = [ref_id]
+    while waiting:
+        following = list(joins_after(waiting.pop()))
+        if not following:
+            return False
+        for next_ref, rule in following:
+            if not absorbs_failure(rule) and next_ref not in seen:
+                seen.add(next_ref)
+                waiting.append(next_ref)
+    return True
 
 
-_RANK = (LIVE, FAILED, HALT, DEAD)
+RANK = (LIVE, FAILED, HALT, DEAD)
 
 
 @dataclass
@@ -101,12 +133,12 @@ class Tally:
     fired: int = 0
     quiet: bool = False
     came_live: list[str] = field(default_factory=list)
-    counts: dict[TokenKind, int] = field(default_factory=lambda: dict.fromkeys(_RANK, 0))
+    counts: dict[TokenKind, int] = field(default_factory=lambda: dict.fromkeys(RANK, 0))
 
     def add(self, edge: str, kind: TokenKind, count: int = 1, *, consumed: int = 0) -> None:
         """Count `count` more tokens on `edge`, of which `consumed` have started the stage."""
         known = self.best.get(edge)
-        if known is None or _RANK.index(kind) < _RANK.index(known):
+        if known is None or RANK.index(kind) < RANK.index(known):
             if known is not None:
                 self.counts[known] -= 1
             self.best[edge] = kind
@@ -115,6 +147,14 @@ class Tally:
         if kind is LIVE:
             self.arrivals += count
             self.came_live.append(edge)
+
+    def copy(self) -> Self:
+        return replace(
+            self,
+            best=dict(self.best),
+            came_live=list(self.came_live),
+            counts=dict(self.counts),
+        )
 
     @property
     def live(self) -> int:
@@ -178,7 +218,7 @@ def multi_merge(tally: Tally, rule: JoinRule) -> Decision:
 
 def counting_join(tally: Tally, rule: JoinRule) -> Decision:
     """Fire at the n-th live arrival; fail once that many can no longer come (WCP-9, 30)."""
-    if _is_and(rule):
+    if rule.waits_for_all:
         return and_join(tally, rule)
     if tally.fired:
         return WAIT
@@ -221,6 +261,58 @@ def decide(tally: Tally, rule: JoinRule) -> Decision:
 
 def resets(tally: Tally, rule: JoinRule) -> bool:
     """Say whether a join that has fired is ready for its next round: every edge has come."""
-    if rule.type in (JoinType.AND, JoinType.OR) or _is_and(rule):
-        return True
-    return tally.missing == 0
+    return rule.waits_for_all or tally.missing == 0
+
+
+# --- joins that keep tokens, whatever their threads ----------------------------------------------
+
+
+class Kept(Protocol):
+    """A token that lies before a join which keeps them."""
+
+    @property
+    def upstream_ref_id(self) -> str: ...
+    @property
+    def kind(self) -> TokenKind: ...
+    @property
+    def consumer_id(self) -> str | None: ...
+
+
+K = TypeVar("K", bound=Kept)
+
+
+def to_be_taken(tokens: Sequence[K], rule: JoinRule) -> Sequence[K]:
+    """What one start of a join with this rule takes of the tokens before it, best ones first."""
+    live = [token for token in tokens if token.kind is LIVE]
+    if rule.type is JoinType.THREADS:
+        return live[: rule.needed] or tokens
+    if rule.rest == "block":
+        return one_of_each(token for token in live if token.consumer_id is None)
+    return tokens if rule.asks_for_quiet else one_of_each(tokens)
+
+
+def to_be_closed(tokens: Iterable[K]) -> Sequence[K]:
+    """What ends with a round of a join that blocks: one of each edge, the taken one first."""
+    return one_of_each(sorted(tokens, key=lambda token: token.consumer_id is None))
+
+
+def one_of_each(tokens: Iterable[K]) -> Sequence[K]:
+    """The first token of each edge."""
+    firsts: dict[str, K] = {}
+    for token in tokens:
+        firsts.setdefault(token.upstream_ref_id, token)
+    return list(firsts.values())
+
+
+# --- threads ------------------------------------------------------------------------------------
+
+
+def branch_of(position: int, thread: str, number: int | str) -> str:
+    """A thread of its own for what follows one of several firings of the stage at `position`."""
+    return f"{thread}{position}.{number}/"
+
+
+def parent_of(thread: str) -> str:
+    """The thread that `thread` branched off from."""
+    head, _, _ = thread.rstrip("/").rpartition("/")
+    return f"{head}/" if head else ""

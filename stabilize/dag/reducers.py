@@ -31,8 +31,8 @@ _BUILT_IN: dict[str, Reducer] = {
     "append": _collect,
     "extend": lambda values: _collect(_present(values)),
     "sum": lambda values: sum(_present(values)),
-    "max": lambda values: max(_present(values)),
-    "min": lambda values: min(_present(values)),
+    "max": lambda values: max(_present(values), default=None),
+    "min": lambda values: min(_present(values), default=None),
     "merge": _merge,
     "first": lambda values: values[0],
     "last": lambda values: values[-1],
@@ -55,6 +55,18 @@ def reset_reducers() -> None:
     _registered.clear()
 
 
+def unknown_reducer(reducers: Mapping[str, str]) -> str | None:
+    """What is wrong with `reducers` that name one nobody registered; None: all are known."""
+    for key, name in reducers.items():
+        if get_reducer(name) is None:
+            known = ", ".join(sorted({*_registered, *_BUILT_IN}))
+            return (
+                f"output_reducers: {name!r} for {key!r} is no reducer. Known: {known}. "
+                "Register yours with register_reducer in every worker"
+            )
+    return None
+
+
 def apply_output_reducers(
     reducers: Mapping[str, str], branch_outputs: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
@@ -62,15 +74,13 @@ def apply_output_reducers(
 
     Raises `ValueError` naming a reducer that nobody registered.
     """
+    unknown = unknown_reducer(reducers)
+    if unknown is not None:
+        raise ValueError(unknown)
     combined: dict[str, Any] = {}
     for key, name in reducers.items():
         reducer = get_reducer(name)
-        if reducer is None:
-            known = ", ".join(sorted({*_registered, *_BUILT_IN}))
-            raise ValueError(
-                f"output_reducers: {name!r} for {key!r} is no reducer. Known: {known}. "
-                "Register yours with register_reducer in every worker"
-            )
+        assert reducer is not None
         values = [outputs[key] for outputs in branch_outputs if key in outputs]
         if values:
             combined[key] = reducer(values)

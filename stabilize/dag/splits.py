@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, combinations
+from typing import Any, Self
 
 from stabilize.dag.expressions import ExpressionError, compile_expression
+from stabilize.dag.nodes import StageNode
 from stabilize.status import SplitType
 
 
@@ -23,8 +25,21 @@ class SplitRule:
     default: str | None = None
     count: int | str | None = None
 
+    @classmethod
+    def of(cls, stage: StageNode) -> Self:
+        return cls(
+            type=stage.split_type,
+            conditions=stage.split_conditions or {},
+            default=stage.split_default,
+            count=stage.split_count,
+        )
+
 
 Names = Mapping[str, Any]
+Deal = Mapping[str, int]
+"""How many live tokens each edge gets."""
+
+MAX_CONDITIONS = 10
 
 
 def _holds(condition: str, branch: str, names: Names) -> bool:
@@ -98,3 +113,40 @@ def split(rule: SplitRule, edges: Sequence[str], names: Names) -> dict[str, int]
     Raises `NoBranchError` when no branch is left to take, `ExpressionError` when a condition fails.
     """
     return SPLITS[rule.type](rule, edges, names)
+
+
+def deals(rule: SplitRule, edges: Sequence[str], counts: Iterable[int]) -> list[Deal | None]:
+    """Every way in which a split may turn out, None: it fails.
+
+    A condition may hold or not, unless it reads no names. `counts`: what a `count` that is the key
+    of one may stand for.
+    """
+    found: dict[tuple[int, ...], Deal | None] = {}
+    for conditions in _truths(rule):
+        for count in counts if isinstance(rule.count, str) else [0]:
+            try:
+                deal = split(replace(rule, conditions=conditions), edges, {str(rule.count): count})
+                found[tuple(deal.values())] = deal
+            except (NoBranchError, ExpressionError):
+                found[()] = None
+    return list(found.values())
+
+
+def has_many_conditions(rule: SplitRule) -> bool:
+    """Say whether `deals` leaves some out, because they would be too many."""
+    return rule.type is SplitType.OR and len(_open_conditions(rule)) > MAX_CONDITIONS
+
+
+def _truths(rule: SplitRule) -> Iterator[Mapping[str, str]]:
+    edges = _open_conditions(rule)
+    sizes: Iterable[int] = range(len(edges) + 1)
+    if rule.type is SplitType.XOR:
+        sizes = (0, 1)  # of those that hold only the first counts
+    elif has_many_conditions(rule):
+        sizes = (0, 1, 2, len(edges))
+    for true in chain.from_iterable(combinations(edges, size) for size in sizes):
+        yield {**rule.conditions, **{edge: str(edge in true) for edge in edges}}
+
+
+def _open_conditions(rule: SplitRule) -> list[str]:
+    return [edge for edge, text in rule.conditions.items() if compile_expression(text).names]

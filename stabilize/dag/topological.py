@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import chain
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
-
-class Node(Protocol):
-    """What the order needs to know of a stage."""
-
-    @property
-    def ref_id(self) -> str: ...
-    @property
-    def requisite_stage_ref_ids(self) -> Collection[str]: ...
-    @property
-    def parent_stage_id(self) -> str | None: ...
-
+from stabilize.dag.nodes import Node
 
 MAX_NAMES = 20
 
@@ -132,6 +122,17 @@ def _circle(
     )
 
 
+def reach(starts: Iterable[T], following: Callable[[T], Iterable[T]]) -> set[T]:
+    """Return everything that one comes to from `starts`, themselves included."""
+    found = set(starts)
+    waiting = list(found)
+    while waiting:
+        further = set(following(waiting.pop())) - found
+        found |= further
+        waiting.extend(further)
+    return found
+
+
 def follow_to_circle(start: T, following: Callable[[T], T]) -> list[T]:
     """Go on from `start` until something comes a second time; return what lies between."""
     seen: dict[T, int] = {}
@@ -139,3 +140,12 @@ def follow_to_circle(start: T, following: Callable[[T], T]) -> list[T]:
         seen[start] = len(seen)
         start = following(start)
     return list(seen)[seen[start] :]
+
+
+def __getattr__(name: str) -> Any:
+    """The check of a whole definition, where programs import it from too."""
+    if name in ("InvalidStageGraphError", "validate_stage_graph"):
+        from stabilize.dag import validation  # noqa: PLC0415  # it imports this module
+
+        return getattr(validation, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

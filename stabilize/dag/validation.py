@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Protocol, TypeGuard
+from typing import TypeGuard
 
 from stabilize.dag.expressions import ExpressionError, compile_expression
-from stabilize.dag.topological import MAX_NAMES, Node, follow_to_circle, validate_dag
+from stabilize.dag.nodes import StageNode
+from stabilize.dag.topological import MAX_NAMES, follow_to_circle, validate_dag
 from stabilize.status import WorkflowStatus
 
 STATUS_NAMES = tuple(status.name for status in WorkflowStatus)
@@ -24,40 +25,6 @@ OPTIONS = {
 
 class InvalidStageGraphError(ValueError):
     """The stages mean nothing together; the message begins with the kind of fault."""
-
-
-class Named(Protocol):
-    """A member of an enum, of which only the name counts."""
-
-    @property
-    def name(self) -> str: ...
-
-
-class StageNode(Node, Protocol):
-    """What the checks read of a stage, beside the `OPTIONS`."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def context(self) -> Mapping[str, object]: ...
-    @property
-    def join_type(self) -> Named: ...
-    @property
-    def join_threshold(self) -> int: ...
-    @property
-    def split_type(self) -> Named: ...
-    @property
-    def split_conditions(self) -> Mapping[str, str] | None: ...
-    @property
-    def split_default(self) -> str | None: ...
-    @property
-    def split_count(self) -> int | str | None: ...
-    @property
-    def milestone_ref_id(self) -> str | None: ...
-    @property
-    def milestone_status(self) -> str | None: ...
-    @property
-    def mi_config(self) -> object: ...
 
 
 def validate_stage_graph(stages: Iterable[StageNode]) -> None:

@@ -28,6 +28,8 @@ def _own_reducers() -> Iterator[None]:
         ("sum", [1, None, 2], 3),
         ("max", [1, None, 2], 2),
         ("min", [1, None, 2], 1),
+        ("max", [None], None),
+        ("min", [None], None),
         ("merge", [{"a": 1, "b": 1}, {"b": 2}], {"a": 1, "b": 2}),
         ("first", [1, 2], 1),
         ("last", [1, 2], 2),
