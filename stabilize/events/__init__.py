@@ -1,5 +1,6 @@
 """Event sourcing: every transition recorded with it, replayed, projected, subscribed to."""
 
+from stabilize.events.archive import EventArchive
 from stabilize.events.base import EntityType, Event, EventMetadata, EventType
 from stabilize.events.bus import (
     EventBus,
@@ -10,7 +11,6 @@ from stabilize.events.bus import (
     get_event_bus,
     reset_event_bus,
 )
-from stabilize.events.config import configure_event_recorder, configure_event_sourcing
 from stabilize.events.context import clear_event_context, get_event_metadata, set_event_context
 from stabilize.events.factories import (
     create_stage_event,
@@ -30,18 +30,24 @@ from stabilize.events.projections import (
     WorkflowTimelineProjection,
 )
 from stabilize.events.query import AppendResult, EventQuery
-from stabilize.events.recorder import EventRecorder, get_event_recorder, reset_event_recorder
+from stabilize.events.recorder import (
+    EventRecorder,
+    configure_event_recorder,
+    configure_event_sourcing,
+    get_event_recorder,
+    reset_event_recorder,
+)
 from stabilize.events.replay import EventReplayer, ReplayResult
 from stabilize.events.snapshots import Snapshot, SnapshotPolicy, SnapshotStore
-from stabilize.events.state import WorkflowState
-from stabilize.events.store import (
-    EventStore,
+from stabilize.events.sql_store import (
     InMemoryEventStore,
     MySQLEventStore,
     PostgresEventStore,
     SqlEventStore,
     SqliteEventStore,
 )
+from stabilize.events.state import WorkflowState
+from stabilize.events.store import EventStore
 from stabilize.events.subscriptions import DurableSubscription, SubscriptionManager
 from stabilize.events.webhooks import WebhookSender
 
@@ -50,6 +56,7 @@ __all__ = [
     "DurableSubscription",
     "EntityType",
     "Event",
+    "EventArchive",
     "EventBus",
     "EventBusStats",
     "EventMetadata",

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stabilize.events.base import EventType
-from stabilize.events.rows import STATUS_OF
+from stabilize.events.base import EventType, status_after
 from stabilize.models import StageExecution, TaskExecution, Workflow
 from stabilize.status import WorkflowStatus
 
@@ -60,7 +59,7 @@ class Account:
         """Note what an event tells."""
         told = self._open.get(entity.__dict__["id"])
         if told is not None:
-            status = data.get("status") or data.get("new_status") or STATUS_OF.get(event_type)
+            status = status_after(event_type, data)
             if status is not None:
                 told.status = status
                 told.end_time = data.get("end_time", told.end_time)
@@ -95,38 +94,31 @@ class Account:
             ):
                 actual = state.get(key, before)
                 if actual is not before and actual != before:
-                    yield _values_changed(event_type, entity, key, before, actual)
+                    yield event_type, entity, _changes(entity, key, before, actual)
 
 
 def _status_changed(entity: Entity, told: _Told) -> Finding:
-    data: dict[str, Any] = {
-        **_names(entity),
-        "old_status": told.status,
-        "new_status": entity.status.name,
-    }
+    data = named(entity) | {"old_status": told.status, "new_status": entity.status.name}
     if entity.end_time is not None and entity.end_time != told.end_time:
         data["end_time"] = entity.end_time
     return EventType.STATUS_CHANGED, entity, data
 
 
-def _values_changed(
-    event_type: EventType,
-    entity: Entity,
-    key: str,
-    told: dict[str, Any],
-    actual: dict[str, Any],
-) -> Finding:
+def _changes(
+    entity: Entity, key: str, told: dict[str, Any], actual: dict[str, Any]
+) -> dict[str, Any]:
     delta = {k: v for k, v in actual.items() if k not in told or told[k] != v}
-    data = {**_names(entity), key: delta}
     removed = [k for k in told if k not in actual]
-    if removed:
-        data["removed"] = removed
-    return event_type, entity, data
+    return named(entity) | {key: delta} | ({"removed": removed} if removed else {})
 
 
-def _names(entity: Entity) -> dict[str, Any]:
-    if isinstance(entity, StageExecution):
-        return {"ref_id": entity.ref_id, "type": entity.type, "name": entity.name}
-    if isinstance(entity, TaskExecution):
-        return {"name": entity.name, "stage_id": entity.stage_id}
-    return {}
+def named(entity: Entity) -> dict[str, Any]:
+    """What every event of an entity says of it."""
+    return {name: getattr(entity, name) for name in _NAMES[type(entity)]}
+
+
+_NAMES: dict[type, tuple[str, ...]] = {
+    Workflow: (),
+    StageExecution: ("ref_id", "type", "name"),
+    TaskExecution: ("name", "stage_id"),
+}

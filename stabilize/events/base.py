@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Self
+from typing import Any, NoReturn, Self, TypeVar
 
 from stabilize.clock import new_id, utc_now
 
@@ -52,6 +52,56 @@ class EntityType(Enum):
     TASK = "task"
 
 
+STARTS = frozenset(kind for kind in EventType if kind.name.endswith("_STARTED"))
+ENDS = frozenset(
+    kind for kind in EventType if kind.name.endswith(("_COMPLETED", "_FAILED", "_CANCELED"))
+)
+WORKFLOW_ENDS = frozenset(kind for kind in ENDS if kind.name.startswith("WORKFLOW"))
+_STATUS_OF = {
+    "started": "RUNNING",
+    "resumed": "RUNNING",
+    "paused": "PAUSED",
+    "suspended": "SUSPENDED",
+    "completed": "SUCCEEDED",
+    "failed": "TERMINAL",
+    "canceled": "CANCELED",
+    "skipped": "SKIPPED",
+}
+_STATUSES = {kind: _STATUS_OF.get(kind.value.partition(".")[2]) for kind in EventType}
+_BY_VALUE = {member.value: member for member in EventType}
+T = TypeVar("T")
+
+
+def event_type_of(value: str) -> EventType:
+    """The type stored as `value`, UNKNOWN when this version has no such type."""
+    return _BY_VALUE.get(value, EventType.UNKNOWN)
+
+
+def status_after(kind: EventType, data: Mapping[str, Any]) -> str | None:
+    """The status of an entity after an event, None when the event says nothing of it."""
+    return data.get("status") or data.get("new_status") or _STATUSES[kind]
+
+
+def built(kind: type[T], values: dict[str, Any]) -> T:
+    """A frozen `kind` of all its values, made without its constructor: events are many."""
+    made = object.__new__(kind)
+    object.__setattr__(made, "__dict__", values)
+    return made
+
+
+class Payload(dict[str, Any]):
+    """The data of an event: a dict that nobody changes."""
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("the data of an event is read-only: change a copy, dict(event.data)")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[type[Payload], tuple[dict[str, Any]]]:
+        return Payload, (dict(self),)
+
+
 @dataclass(frozen=True)
 class EventMetadata:
     """Who and what an event goes back to.
@@ -70,12 +120,7 @@ class EventMetadata:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        return cls(
-            correlation_id=data.get("correlation_id", ""),
-            causation_id=data.get("causation_id"),
-            actor=data.get("actor", "system"),
-            source_handler=data.get("source_handler"),
-        )
+        return cls(**{"correlation_id": "", **_fields(cls, data)})
 
 
 @dataclass(frozen=True)
@@ -83,7 +128,7 @@ class Event:
     """One thing that happened, for good.
 
     `sequence` (from 1, 0 until stored) orders all events of a store; `version` counts those of one
-    entity. `timestamp` is aware and in UTC. `data` is JSON.
+    entity. `timestamp` is aware and in UTC. `data` is JSON, and read-only.
     """
 
     event_id: str = field(default_factory=new_id)
@@ -98,52 +143,40 @@ class Event:
     metadata: EventMetadata = field(default_factory=lambda: EventMetadata(correlation_id=""))
     schema_version: int = 1
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", Payload(self.data))
+
     def with_sequence(self, sequence: int) -> Self:
         """The same event with its number in a store."""
         return replace(self, sequence=sequence)
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "event_id": self.event_id,
+            **self.__dict__,
             "event_type": self.event_type.value,
             "timestamp": self.timestamp.isoformat(),
-            "sequence": self.sequence,
             "entity_type": self.entity_type.value,
-            "entity_id": self.entity_id,
-            "workflow_id": self.workflow_id,
-            "version": self.version,
             "data": dict(self.data),
             "metadata": self.metadata.to_dict(),
-            "schema_version": self.schema_version,
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The event of `to_dict`; an unknown type becomes UNKNOWN and keeps its name in `data`."""
-        values = dict(data.get("data", {}))
+        payload = dict(data.get("data", {}))
         raw = data.get("event_type", EventType.STATUS_CHANGED.value)
-        event_type = event_type_of(raw)
-        if event_type is EventType.UNKNOWN and raw != EventType.UNKNOWN.value:
-            values.setdefault("_raw_event_type", raw)
+        if raw not in _BY_VALUE:
+            payload.setdefault("_raw_event_type", raw)
         instant = datetime.fromisoformat(str(data["timestamp"]).replace("Z", "+00:00"))
-        return cls(
-            event_id=data.get("event_id") or new_id(),
-            event_type=event_type,
-            timestamp=instant.astimezone(UTC),
-            sequence=int(data.get("sequence", 0)),
-            entity_type=EntityType(data.get("entity_type", "workflow")),
-            entity_id=data.get("entity_id", ""),
-            workflow_id=data.get("workflow_id", ""),
-            version=int(data.get("version", 0)),
-            data=values,
-            metadata=EventMetadata.from_dict(data.get("metadata", {})),
-            schema_version=int(data.get("schema_version", 1)),
-        )
+        given = {
+            "event_type": event_type_of(raw),
+            "timestamp": instant.astimezone(UTC),
+            "entity_type": EntityType(data.get("entity_type", "workflow")),
+            "data": payload,
+            "metadata": EventMetadata.from_dict(data.get("metadata", {})),
+        }
+        return cls(**{**_fields(cls, data), **given})
 
 
-_BY_VALUE = {member.value: member for member in EventType}
-
-
-def event_type_of(value: str) -> EventType:
-    """The type stored as `value`, UNKNOWN when this version has no such type."""
-    return _BY_VALUE.get(value, EventType.UNKNOWN)
+def _fields(kind: Any, data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: data[name] for name in kind.__dataclass_fields__ if name in data}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -74,18 +74,15 @@ class EventBus:
         self._on_error = error_handler
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
-        self._published = self._delivered = self._errors = self._fallbacks = self._pending = 0
+        self._pending = 0
+        self._counts: Counter[str] = Counter()
 
     def configure(self, max_workers: int, error_handler: ErrorHandler | None) -> None:
         """Change the settings and keep the subscriptions."""
-        with self._lock:
-            pool, self._pool = self._pool, None
-            self._max_workers = max_workers
-            if error_handler is not None:
-                self._on_error = error_handler
-            self._closed = False
-        if pool is not None:
-            pool.shutdown(wait=True)
+        self._close_pool(wait=True)
+        self._max_workers = max_workers
+        self._on_error = error_handler or self._on_error
+        self._closed = False
 
     # --- who listens ------------------------------------------------------------------------
 
@@ -103,17 +100,12 @@ class EventBus:
         mode: SubscriptionMode = SubscriptionMode.SYNC,
     ) -> None:
         """Have `handler` called with each matching event; the same id again replaces."""
-        subscription = Subscription(
-            subscription_id,
-            handler,
-            None if event_types is None else set(event_types),
-            None if entity_types is None else set(entity_types),
-            workflow_filter,
-            mode,
-        )
+        kinds = None if event_types is None else set(event_types)
+        entities = None if entity_types is None else set(entity_types)
+        made = Subscription(subscription_id, handler, kinds, entities, workflow_filter, mode)
         with self._lock:
             self._drop(self._subscriptions.get(subscription_id))
-            self._subscriptions[subscription_id] = subscription
+            self._subscriptions[subscription_id] = made
 
     def unsubscribe(self, subscription_id: str) -> bool:
         """Remove a subscription and what still waits for it; say whether it was there."""
@@ -137,10 +129,9 @@ class EventBus:
         self._switch(subscription_id, False)
 
     def _switch(self, subscription_id: str, enabled: bool) -> None:
-        with self._lock:
-            found = self._subscriptions.get(subscription_id)
-            if found is not None:
-                found.enabled = enabled
+        found = self._subscriptions.get(subscription_id)
+        if found is not None:
+            found.enabled = enabled
 
     def get_subscriptions(self) -> list[Subscription]:
         with self._lock:
@@ -157,10 +148,10 @@ class EventBus:
         if self._closed:
             logger.warning("event %s was published after the bus was shut down", event.event_id)
             return
-        with self._lock:
-            self._published += 1
-            matching = [s for s in self._subscriptions.values() if s.matches(event)]
-        for subscription in matching:
+        self._count("published")
+        for subscription in self.get_subscriptions():
+            if not subscription.matches(event):
+                continue
             if subscription.mode is SubscriptionMode.ASYNC:
                 self._enqueue(subscription, event)
             else:
@@ -177,16 +168,13 @@ class EventBus:
             if subscription._busy:
                 return
             subscription._busy = True
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._max_workers, "stabilize-bus")
             pool = self._pool
-            if pool is None:
-                pool = self._pool = ThreadPoolExecutor(
-                    self._max_workers, thread_name_prefix="stabilize-bus"
-                )
         try:
             pool.submit(self._work_off, subscription)
         except RuntimeError:  # the interpreter, or another thread, is shutting the pool down
-            with self._lock:
-                self._fallbacks += 1
+            self._count("fallbacks")
             self._work_off(subscription)
 
     def _work_off(self, subscription: Subscription) -> None:
@@ -204,31 +192,22 @@ class EventBus:
                     self._idle.notify_all()
 
     def _call(self, subscription: Subscription, event: Event) -> None:
+        self._count("delivered")
         try:
             subscription.handler(event)
         except Exception as error:
-            with self._lock:
-                self._delivered += 1
-                self._errors += 1
-            logger.exception(
-                "subscriber %r failed on %s",
-                subscription.id,
-                event.event_type.value,
-                extra={"workflow_id": event.workflow_id},
-            )
-            self._report(subscription, event, error)
-        else:
-            with self._lock:
-                self._delivered += 1
+            self._count("errors")
+            name, about = event.event_type.value, {"workflow_id": event.workflow_id}
+            logger.exception("subscriber %r failed on %s", subscription.id, name, extra=about)
+            try:
+                if self._on_error is not None:
+                    self._on_error(subscription.id, event, error)
+            except Exception:
+                logger.exception("the error handler of the bus failed")
 
-    def _report(self, subscription: Subscription, event: Event, error: Exception) -> None:
-        handler = self._on_error
-        if handler is None:
-            return
-        try:
-            handler(subscription.id, event, error)
-        except Exception:
-            logger.exception("the error handler of the bus failed")
+    def _count(self, what: str) -> None:
+        with self._lock:
+            self._counts[what] += 1
 
     # --- around it --------------------------------------------------------------------------
 
@@ -237,11 +216,11 @@ class EventBus:
         """A copy of the counts."""
         with self._lock:
             return EventBusStats(
-                events_published=self._published,
-                events_delivered=self._delivered,
-                errors=self._errors,
+                events_published=self._counts["published"],
+                events_delivered=self._counts["delivered"],
+                errors=self._counts["errors"],
                 subscriptions_active=sum(s.enabled for s in self._subscriptions.values()),
-                async_fallbacks=self._fallbacks,
+                async_fallbacks=self._counts["fallbacks"],
             )
 
     def flush(self, timeout: float = 10.0) -> bool:
@@ -252,6 +231,9 @@ class EventBus:
     def shutdown(self, wait: bool = True) -> None:
         """Tell nobody anything any more; with `wait`, after what still waits was delivered."""
         self._closed = True
+        self._close_pool(wait=wait)
+
+    def _close_pool(self, *, wait: bool) -> None:
         with self._lock:
             pool, self._pool = self._pool, None
         if pool is not None:
@@ -262,8 +244,8 @@ class EventBus:
         self.shutdown(wait=True)
         with self._lock:
             self._subscriptions.clear()
-            self._published = self._delivered = self._errors = 0
-            self._fallbacks = self._pending = 0
+            self._counts.clear()
+            self._pending = 0
             self._closed = False
 
 

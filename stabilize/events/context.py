@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from dataclasses import replace
 
 from stabilize.events.base import EventMetadata
 
@@ -17,9 +18,7 @@ def set_event_context(
     The verbs of an `Orchestrator` take `actor` for their user when they are given none, and
     `EventRecorder.record_...` takes all three.
     """
-    _current.set(
-        EventMetadata(correlation_id=correlation_id, causation_id=causation_id, actor=actor)
-    )
+    _current.set(EventMetadata(correlation_id, causation_id, actor))
 
 
 def clear_event_context() -> None:
@@ -31,15 +30,9 @@ def get_event_metadata(
     correlation_id: str = "", source_handler: str | None = None
 ) -> EventMetadata:
     """The metadata of an event recorded now; `correlation_id` is used when none was set."""
-    current = _current.get()
-    if current is None:
-        return EventMetadata(correlation_id=correlation_id, source_handler=source_handler)
-    return EventMetadata(
-        correlation_id=current.correlation_id or correlation_id,
-        causation_id=current.causation_id,
-        actor=current.actor,
-        source_handler=source_handler,
-    )
+    current = _current.get() or EventMetadata(correlation_id)
+    belongs_to = current.correlation_id or correlation_id
+    return replace(current, correlation_id=belongs_to, source_handler=source_handler)
 
 
 def current_actor(default: str) -> str:

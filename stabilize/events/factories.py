@@ -1,4 +1,4 @@
-"""Events about an entity of one kind, made in one call."""
+"""Events about an entity of one kind, made in one call; version 0 gets the next when appended."""
 
 from __future__ import annotations
 
@@ -7,53 +7,36 @@ from typing import Any
 from stabilize.events.base import EntityType, Event, EventType
 from stabilize.events.context import get_event_metadata
 
+Data = dict[str, Any] | None
 
-def _create(
-    entity_type: EntityType,
-    event_type: EventType,
-    entity_id: str,
-    workflow_id: str,
-    data: dict[str, Any] | None,
-    version: int,
-) -> Event:
+
+def _create(kind: EntityType, id: str, event_type: EventType, workflow_id: str, **of: Any) -> Event:
     return Event(
         event_type=event_type,
-        entity_type=entity_type,
-        entity_id=entity_id,
+        entity_type=kind,
+        entity_id=id,
         workflow_id=workflow_id,
-        version=version,
-        data=dict(data or {}),
         metadata=get_event_metadata(workflow_id),
+        **of,
     )
 
 
 def create_workflow_event(
-    event_type: EventType,
-    workflow_id: str,
-    data: dict[str, Any] | None = None,
-    version: int = 0,
+    event_type: EventType, workflow_id: str, data: Data = None, version: int = 0
 ) -> Event:
-    """An event about a workflow; version 0 gets the next one when it is appended."""
-    return _create(EntityType.WORKFLOW, event_type, workflow_id, workflow_id, data, version)
+    kind, id = EntityType.WORKFLOW, workflow_id
+    return _create(kind, id, event_type, workflow_id, data=data or {}, version=version)
 
 
 def create_stage_event(
-    event_type: EventType,
-    stage_id: str,
-    workflow_id: str,
-    data: dict[str, Any] | None = None,
-    version: int = 0,
+    event_type: EventType, stage_id: str, workflow_id: str, data: Data = None, version: int = 0
 ) -> Event:
-    """An event about a stage run."""
-    return _create(EntityType.STAGE, event_type, stage_id, workflow_id, data, version)
+    kind, id = EntityType.STAGE, stage_id
+    return _create(kind, id, event_type, workflow_id, data=data or {}, version=version)
 
 
 def create_task_event(
-    event_type: EventType,
-    task_id: str,
-    workflow_id: str,
-    data: dict[str, Any] | None = None,
-    version: int = 0,
+    event_type: EventType, task_id: str, workflow_id: str, data: Data = None, version: int = 0
 ) -> Event:
-    """An event about a task."""
-    return _create(EntityType.TASK, event_type, task_id, workflow_id, data, version)
+    kind, id = EntityType.TASK, task_id
+    return _create(kind, id, event_type, workflow_id, data=data or {}, version=version)

@@ -15,12 +15,13 @@ class EventMigrator:
     """Steps from one `schema_version` to a later one, applied one after another on reading."""
 
     def __init__(self) -> None:
-        self._steps: dict[int, tuple[int, Upcaster]] = {}
+        self.reset()
 
-    @property
-    def current_version(self) -> int:
+    def reset(self) -> None:
+        """Forget every registered step."""
+        self.steps: dict[int, tuple[int, Upcaster]] = {}
+        self.current_version = SCHEMA_VERSION
         """The version events have once they were migrated."""
-        return max([SCHEMA_VERSION, *(to for to, _ in self._steps.values())])
 
     def register(self, from_version: int, to_version: int) -> Callable[[Upcaster], Upcaster]:
         """Decorate a function that turns an event of one version into one of a later version."""
@@ -28,7 +29,8 @@ class EventMigrator:
             raise ValueError(f"a step leads upwards, not from {from_version} to {to_version}")
 
         def decorate(upcaster: Upcaster) -> Upcaster:
-            self._steps[from_version] = (to_version, upcaster)
+            self.steps[from_version] = (to_version, upcaster)
+            self.current_version = max(self.current_version, to_version)
             return upcaster
 
         return decorate
@@ -43,7 +45,7 @@ class EventMigrator:
         """
         target = self.current_version if target_version is None else target_version
         while event.schema_version < target:
-            step = self._steps.get(event.schema_version)
+            step = self.steps.get(event.schema_version)
             if step is None:
                 if strict:
                     raise ValueError(
@@ -71,4 +73,4 @@ def get_event_migrator() -> EventMigrator:
 
 def reset_event_migrator() -> None:
     """Forget every registered step."""
-    _migrator._steps.clear()
+    _migrator.reset()

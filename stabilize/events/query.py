@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, or_
+from sqlalchemy import ColumnElement, Select, Table, or_
 
 from stabilize.events.base import EntityType, Event, EventType
-from stabilize.events.rows import EVENTS
+from stabilize.events.rows import READING, READING_BARE
 
-ORDERS = ("sequence", "timestamp")
+ORDERS = {"sequence": ("sequence",), "timestamp": ("timestamp", "sequence")}
+_KNOWN = [kind.value for kind in EventType if kind is not EventType.UNKNOWN]
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class EventQuery:
     """Which events, in which order; None does not restrict, an empty `event_types` finds nothing.
 
     `from_sequence` is exclusive, `to_sequence` inclusive, timestamps (aware) inclusive. `limit`
-    None means all of them. Raises `ValueError` for another `order_by` than sequence or timestamp.
+    None means all of them. `metadata=False` leaves out who and why, which is faster. Raises
+    `ValueError` for another `order_by` than sequence or timestamp.
     """
 
     entity_type: EntityType | None = None
@@ -35,6 +37,7 @@ class EventQuery:
     offset: int = 0
     order_by: str = "sequence"
     ascending: bool = True
+    metadata: bool = True
 
     def __post_init__(self) -> None:
         if self.order_by not in ORDERS:
@@ -48,48 +51,59 @@ class EventQuery:
             if instant is not None and instant.tzinfo is None:
                 raise ValueError(f"{name}={instant!r} has no time zone: use datetime.now(UTC)")
 
-    def narrow(self, query: Select[Any]) -> Select[Any]:
-        """`query` with the conditions of this one, unordered and unlimited."""
-        columns = EVENTS.c
-        conditions: list[ColumnElement[bool]] = []
-        if self.entity_type is not None:
-            conditions.append(columns.entity_type == self.entity_type.value)
-        for name in ("entity_id", "workflow_id"):
-            if (value := getattr(self, name)) is not None:
-                conditions.append(columns[name] == value)
-        if self.event_types is not None:
-            conditions.append(columns.event_type.in_([kind.value for kind in self.event_types]))
-        if self.from_sequence is not None:
-            conditions.append(columns.sequence > self.from_sequence)
-        if self.to_sequence is not None:
-            conditions.append(columns.sequence <= self.to_sequence)
-        if self.from_timestamp is not None:
-            conditions.append(columns.timestamp >= self.from_timestamp)
-        if self.to_timestamp is not None:
-            conditions.append(columns.timestamp <= self.to_timestamp)
-        return query.where(*conditions)
+    def merged(self, events: Iterable[Event], ends: Iterable[Event]) -> list[Event]:
+        """`events` in order, up to the first of `ends`: beyond, more may come in between."""
 
-    def ordered(self, query: Select[Any]) -> Select[Any]:
-        """`query` in the order of this one; equal timestamps by sequence."""
-        columns = [EVENTS.c.sequence]
-        if self.order_by == "timestamp":
-            columns.insert(0, EVENTS.c.timestamp)
-        return query.order_by(*(c if self.ascending else c.desc() for c in columns))
+        def place(event: Event) -> list[Any]:
+            return [getattr(event, name) for name in ORDERS[self.order_by]]
 
-    def after(self, event: Event) -> ColumnElement[bool]:
-        """The condition that what comes after `event`, in the order of this query, meets."""
-        sequence, timestamp = EVENTS.c.sequence, EVENTS.c.timestamp
+        ordered = sorted(events, key=place, reverse=not self.ascending)
+        stop = min((ordered.index(end) for end in ends), default=len(ordered))
+        return ordered[: stop + 1]
+
+    def page(self, table: Table, after: Event | None) -> Select[Any]:
+        """What this finds in a table, in its order, behind `after` if given; unlimited."""
+        columns = [table.c[name] for name in ORDERS[self.order_by]]
+        rows = (READING if self.metadata else READING_BARE)[table]
+        found = self.narrow(rows, table) if after is None else self._behind(after, rows, table)
+        return found.order_by(*(c if self.ascending else c.desc() for c in columns))
+
+    def _behind(self, event: Event, rows: Select[Any], table: Table) -> Select[Any]:
+        # bounds are moved, not added: an index is entered by one, and SQLite may take the old one
+        at, sequence = event.timestamp, event.sequence
+        bounds: dict[tuple[str, bool], dict[str, Any]] = {
+            ("sequence", True): {"from_sequence": sequence},
+            ("sequence", False): {"to_sequence": sequence - 1},
+            ("timestamp", True): {"from_timestamp": at},
+            ("timestamp", False): {"to_timestamp": at},
+        }
+        moved = replace(self, **bounds[self.order_by, self.ascending]).narrow(rows, table)
         if self.order_by == "sequence":
-            return sequence > event.sequence if self.ascending else sequence < event.sequence
+            return moved
+        c = table.c
         if self.ascending:
-            return or_(
-                timestamp > event.timestamp,
-                and_(timestamp == event.timestamp, sequence > event.sequence),
-            )
-        return or_(
-            timestamp < event.timestamp,
-            and_(timestamp == event.timestamp, sequence < event.sequence),
+            return moved.where(or_(c.timestamp > at, c.sequence > sequence))
+        return moved.where(or_(c.timestamp < at, c.sequence < sequence))
+
+    def narrow(self, query: Select[Any], table: Table) -> Select[Any]:
+        """`query` with the conditions of this one."""
+        c = table.c
+
+        def of_type(kinds: Collection[EventType]) -> ColumnElement[bool]:
+            named = c.event_type.in_([kind.value for kind in kinds])
+            return or_(named, c.event_type.not_in(_KNOWN)) if EventType.UNKNOWN in kinds else named
+
+        conditions: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
+            (self.entity_type, lambda kind: c.entity_type == kind.value),
+            (self.entity_id, lambda id: c.entity_id == id),
+            (self.workflow_id, lambda id: c.workflow_id == id),
+            (self.event_types, of_type),
+            (self.from_sequence, lambda sequence: c.sequence > sequence),
+            (self.to_sequence, lambda sequence: c.sequence <= sequence),
+            (self.from_timestamp, lambda instant: c.timestamp >= instant),
+            (self.to_timestamp, lambda instant: c.timestamp <= instant),
         )
+        return query.where(*(holds(value) for value, holds in conditions if value is not None))
 
 
 @dataclass(frozen=True)
@@ -111,23 +125,11 @@ class AppendResult:
 
 
 class Appended(list[Event]):
-    """The events of a batch as they were stored, in the order in which they were given."""
-
-    def __init__(self, events: Iterable[Event] = ()) -> None:
-        super().__init__(events)
-
-    @property
-    def sequences(self) -> Sequence[int]:
-        return [event.sequence for event in self]
-
-    @property
-    def first_sequence(self) -> int:
-        return self[0].sequence if self else 0
-
-    @property
-    def last_sequence(self) -> int:
-        return self[-1].sequence if self else 0
+    """The events of a batch as they were stored; `result` has their sequences."""
 
     @property
     def result(self) -> AppendResult:
-        return AppendResult(events=list(self), sequences=list(self.sequences))
+        return AppendResult(events=list(self), sequences=[event.sequence for event in self])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.result, name)

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import threading
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, bindparam, select
 
-from stabilize.database import Database, Joinable
-from stabilize.events.base import EntityType, Event, EventType
-from stabilize.events.bus import EventBus, get_event_bus
-from stabilize.events.by_hand import ENTITY_TYPE, Entity, Recording
-from stabilize.events.context import get_event_metadata
+from stabilize.clock import new_id
+from stabilize.database import Database
+from stabilize.events.account import Entity
+from stabilize.events.appending import chunks
+from stabilize.events.base import Event, EventMetadata, EventType, built
+from stabilize.events.bus import EventBus, configure_event_bus
+from stabilize.events.by_hand import ENTITY_TYPE, RecorderByHand
 from stabilize.events.relay import Relay
 from stabilize.events.replay import EventReplayer
-from stabilize.events.rows import EVENTS, Draft, inserter_for
+from stabilize.events.rows import EVENTS, SCHEMA_VERSION, inserter_for
 from stabilize.events.snapshots import SnapshotStore
-from stabilize.events.store import EventStore, SqlEventStore
-from stabilize.types import plain
+from stabilize.events.sql_store import SqlEventStore
+from stabilize.events.store import EventStore
+from stabilize.types import encode
 
 if TYPE_CHECKING:
     from stabilize.queue.messages import Message
 
 
-class EventRecorder(Recording):
+class EventRecorder(RecorderByHand):
     """Records what happens: in the turn's own transaction, and by hand with `record_...`.
 
     Events of a turn always go into the database of the engine. When `event_store` is on another
     one, they are copied there after the commit, in order and once each. With `snapshots`,
-    workflows are snapshotted by its policy while they run.
+    workflows are snapshotted by its policy while they run. `payload="keys"` keeps the values of
+    contexts and outputs out of the events: they have `context_keys` and `outputs_keys` instead, and
+    a replay does not know them.
     """
 
     def __init__(
@@ -39,20 +46,13 @@ class EventRecorder(Recording):
         *,
         bus: EventBus | None = None,
         snapshots: SnapshotStore | None = None,
+        payload: str = "full",
     ) -> None:
-        self.event_store = event_store
-        self.publish_to_bus = publish_to_bus
+        super().__init__(event_store, publish_to_bus, bus, payload)
         self.snapshots = snapshots
-        self._bus = bus
-        self._replayer = None if snapshots is None else EventReplayer(event_store, snapshots)
+        self._replayer = EventReplayer(event_store, snapshots)
         self._relays: dict[str, Relay] = {}
         self._lock = threading.Lock()
-
-    @property
-    def bus(self) -> EventBus:
-        return self._bus or get_event_bus()
-
-    # --- for the turn -----------------------------------------------------------------------
 
     def draft(
         self,
@@ -65,48 +65,51 @@ class EventRecorder(Recording):
         cause: Message | None,
         handler: str | None,
         actor: str = "system",
-    ) -> Draft:
+    ) -> Event:
         """An event of this turn, not stored yet."""
         state = entity.__dict__
-        return Draft(
-            event_type,
-            ENTITY_TYPE[type(entity)],
-            state["id"],
-            workflow_id,
-            state["event_version"],
-            data,
-            timestamp,
-            None if cause is None else cause.message_id,
-            handler,
-            actor,
-        )
+        metadata = {
+            "correlation_id": workflow_id,
+            "causation_id": None if cause is None else cause.message_id,
+            "actor": actor,
+            "source_handler": handler,
+        }
+        draft = {
+            "event_id": new_id(),
+            "event_type": event_type,
+            "timestamp": timestamp,
+            "sequence": 0,
+            "entity_type": ENTITY_TYPE[type(entity)],
+            "entity_id": state["id"],
+            "workflow_id": workflow_id,
+            "version": state["event_version"],
+            "data": self._told(data),
+            "metadata": built(EventMetadata, metadata),
+            "schema_version": SCHEMA_VERSION,
+        }
+        return built(Event, draft)
 
-    def append(self, connection: Connection, drafts: list[Draft]) -> list[Event]:
+    def append(
+        self, connection: Connection, drafts: list[Event], database: Database
+    ) -> list[Event]:
         """Store the events of a turn, within its transaction.
 
-        Returns them with their sequences if anybody wants to hear of them, else nothing.
+        Returns them as they were stored if anybody wants to hear of them, else nothing.
         """
-        inserter_for(connection).drafts(connection, drafts)
-        wanted = self.publish_to_bus and self.bus.has_listeners
-        if not wanted and self.snapshots is None and not self._is_elsewhere(connection):
+        relay = self._relay_of(database)
+        if relay is None and isinstance(self.event_store, SqlEventStore):
+            self.event_store.keep_order(connection)
+        inserter_for(connection).insert(connection, drafts)
+        heard = self.publish_to_bus and self.bus.has_listeners
+        if not heard and self.snapshots is None and relay is None:
             return []
-        return [
-            draft.to_event(sequence)
-            for draft, sequence in zip(drafts, _sequences(connection, drafts), strict=True)
-        ]
+        sequences = _sequences(connection, drafts)
+        return [_stored(draft, sequences[draft.event_id]) for draft in drafts]
 
-    def _is_elsewhere(self, connection: Connection) -> bool:
-        return (
-            not isinstance(self.event_store, SqlEventStore)
-            or self.event_store.database.engine.pool is not connection.engine.pool
-        )
-
-    def publish(self, events: list[Event], database: Database | None = None) -> None:
+    def publish(self, events: list[Event], database: Database) -> None:
         """Tell the subscribers of this process, after the commit; wake relay and snapshots."""
         if self.publish_to_bus:
             self.bus.publish_batch(events)
-        if database is None:
-            return
         relay = self._relay_of(database)
         if relay is None:
             self._observe(events)
@@ -114,7 +117,7 @@ class EventRecorder(Recording):
             relay.wake()
 
     def _observe(self, events: list[Event]) -> None:
-        if self.snapshots is not None and self._replayer is not None:
+        if self.snapshots is not None:
             self.snapshots.observe(events, self._replayer.take_snapshot)
 
     def attach(self, database: Database) -> None:
@@ -142,58 +145,65 @@ class EventRecorder(Recording):
         store = self.event_store
         if isinstance(store, SqlEventStore) and store.database.identity == database.identity:
             return None
-        relay = self._relays.get(database.identity)
-        if relay is None:
-            with self._lock:
-                relay = self._relays.get(database.identity)
-                if relay is None:
-                    relay = self._relays[database.identity] = Relay(database, store, self._observe)
-        return relay
-
-    # --- by hand ----------------------------------------------------------------------------
-
-    def record(
-        self,
-        event_type: EventType,
-        entity_type: EntityType,
-        entity_id: str,
-        workflow_id: str,
-        data: dict[str, Any] | None = None,
-        *,
-        connection: Joinable | None = None,
-    ) -> Event:
-        """Store one event of your own, in your transaction or one of its own, and publish it.
-
-        In your transaction (`connection`, on the event store's database) it is not published: it
-        may yet be rolled back.
-        """
-        event = Event(
-            event_type=event_type,
-            entity_type=entity_type,
-            entity_id=entity_id,
-            workflow_id=workflow_id,
-            data=plain(data or {}, event_type.value),
-            metadata=get_event_metadata(workflow_id, type(self).__name__),
-        )
-        stored = self.event_store.append(event, connection)
-        if connection is None and self.publish_to_bus:
-            self.bus.publish(stored)
-        return stored
+        with self._lock:
+            if database.identity not in self._relays:
+                self._relays[database.identity] = Relay(database, store, self._observe)
+            return self._relays[database.identity]
 
 
-def _sequences(connection: Connection, drafts: list[Draft]) -> list[int]:
-    found: dict[str, int] = {}
-    for start in range(0, len(drafts), 500):
-        ids = [draft.event_id for draft in drafts[start : start + 500]]
-        rows = connection.execute(_SEQUENCES, {"ids": ids})
-        found.update((event_id, sequence) for event_id, sequence in rows)
-    return [found[draft.event_id] for draft in drafts]
+def _stored(draft: Event, sequence: int) -> Event:
+    """The event of its own: what a subscriber does to its data is not done to the turn's."""
+    return replace(draft, sequence=sequence, data=json.loads(encode(draft.data)))
+
+
+def _sequences(connection: Connection, drafts: list[Event]) -> dict[str, int]:
+    return {
+        row.event_id: row.sequence
+        for ids in chunks([draft.event_id for draft in drafts])
+        for row in connection.execute(_SEQUENCES, {"ids": ids})
+    }
 
 
 _SEQUENCES = select(EVENTS.c.event_id, EVENTS.c.sequence).where(
     EVENTS.c.event_id.in_(bindparam("ids", expanding=True))
 )
 _recorder: EventRecorder | None = None
+
+
+def configure_event_sourcing(
+    event_store: EventStore,
+    publish_to_bus: bool = True,
+    bus_max_workers: int = 4,
+    *,
+    bus: EventBus | None = None,
+    snapshots: SnapshotStore | None = None,
+    payload: str = "full",
+) -> EventRecorder:
+    """Record every transition from now on, and tell the bus of this process.
+
+    Calling it again replaces the recorder; subscriptions on the bus stay. For `snapshots`
+    and `payload` see `EventRecorder`.
+    """
+    configure_event_bus(max_workers=bus_max_workers)
+    return configure_event_recorder(
+        event_store, publish_to_bus, bus=bus, snapshots=snapshots, payload=payload
+    )
+
+
+def configure_event_recorder(
+    event_store: EventStore,
+    publish_to_bus: bool = True,
+    *,
+    bus: EventBus | None = None,
+    snapshots: SnapshotStore | None = None,
+    payload: str = "full",
+) -> EventRecorder:
+    """Put an `EventRecorder` in force, in place of the one before."""
+    recorder = EventRecorder(
+        event_store, publish_to_bus, bus=bus, snapshots=snapshots, payload=payload
+    )
+    set_event_recorder(recorder)
+    return recorder
 
 
 def get_event_recorder() -> EventRecorder | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from stabilize.events.base import EntityType, Event
-from stabilize.events.changes import changes_between
 from stabilize.events.migrator import get_event_migrator
 from stabilize.events.query import EventQuery
 from stabilize.events.snapshots import Snapshot, SnapshotStore
@@ -53,16 +52,25 @@ class EventReplayer:
 
     def rebuild(self, workflow_id: str, as_of_sequence: int | None = None) -> ReplayResult:
         """As `rebuild_workflow_state`, with what it took."""
-        snapshot = self._snapshot(workflow_id, as_of_sequence)
         result = ReplayResult(EntityType.WORKFLOW, workflow_id)
-        if snapshot is None:
-            state = WorkflowState(workflow_id)
-        else:
+        state = WorkflowState(workflow_id)
+        snapshot = None
+        if self.snapshot_store is not None:
+            workflow = EntityType.WORKFLOW, workflow_id
+            snapshot = self.snapshot_store.get_snapshot(*workflow, as_of_sequence)
+        if snapshot is not None:
             state = WorkflowState.from_dict(snapshot.state)
             result.from_snapshot, result.snapshot_sequence = True, snapshot.sequence
             result.last_sequence, result.last_version = snapshot.sequence, snapshot.version
         migrator = get_event_migrator()
-        for event in self._events(workflow_id, result.last_sequence, as_of_sequence):
+        wanted = EventQuery(
+            workflow_id=workflow_id,
+            from_sequence=result.last_sequence,
+            to_sequence=as_of_sequence,
+            limit=None,
+            metadata=bool(migrator.steps),  # what a state is made of does not lie in it
+        )
+        for event in self.event_store.get_events(wanted):
             state.apply(event, migrator)
             result.events_replayed += 1
             result.last_sequence = event.sequence
@@ -70,18 +78,6 @@ class EventReplayer:
                 result.last_version = event.version
         result.final_state = state.to_dict()
         return result
-
-    def _snapshot(self, workflow_id: str, as_of: int | None) -> Snapshot | None:
-        if self.snapshot_store is None:
-            return None
-        return self.snapshot_store.get_snapshot(EntityType.WORKFLOW, workflow_id, as_of)
-
-    def _events(self, workflow_id: str, after: int, upto: int | None) -> Iterable[Event]:
-        if upto is not None and upto <= after:
-            return ()
-        return self.event_store.get_events(
-            EventQuery(workflow_id=workflow_id, from_sequence=after, to_sequence=upto, limit=None)
-        )
 
     def time_travel_query(self, workflow_id: str, as_of_time: datetime) -> dict[str, Any]:
         """The state of a workflow after everything that had happened by `as_of_time`.
@@ -109,7 +105,8 @@ class EventReplayer:
         In order and upcast; what the handler raises ends it.
         """
         migrator = get_event_migrator()
-        for event in self._events(workflow_id, checkpoint_sequence, None):
+        wanted = EventQuery(workflow_id=workflow_id, from_sequence=checkpoint_sequence, limit=None)
+        for event in self.event_store.get_events(wanted):
             event_handler(migrator.migrate(event, strict=False))
 
     def get_entity_history(self, entity_type: EntityType, entity_id: str) -> list[dict[str, Any]]:
@@ -143,3 +140,27 @@ class EventReplayer:
         return self.snapshot_store.create_workflow_snapshot(
             result.final_state, workflow_id, result.last_version, result.last_sequence
         )
+
+
+_MISSING = object()
+
+
+def changes_between(before: Any, after: Any) -> dict[str, dict[str, Any]]:
+    """`added` and `removed` (path -> value), `changed` (path -> before, after); dotted paths."""
+    parts: dict[str, dict[str, Any]] = {"added": {}, "removed": {}, "changed": {}}
+    for path, old, new in _differences(before, after, ""):
+        if old is _MISSING or new is _MISSING:
+            kind, what = ("added", new) if old is _MISSING else ("removed", old)
+        else:
+            kind, what = "changed", {"before": old, "after": new}
+        parts[kind][path] = what
+    return parts
+
+
+def _differences(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in {**before, **after}:
+            below = f"{path}.{key}" if path else str(key)
+            yield from _differences(before.get(key, _MISSING), after.get(key, _MISSING), below)
+    elif before != after:
+        yield path, before, after

@@ -6,128 +6,91 @@ per-row work of the ORM: values are made ready for the driver here, once per dis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Table, insert, select, type_coerce
+from sqlalchemy import Connection, Dialect, Select, Table, insert, select, type_coerce
+from sqlalchemy.types import NullType
 
-from stabilize.clock import new_id, utc_now
-from stabilize.events.base import EntityType, Event, EventMetadata, EventType, event_type_of
-from stabilize.models import EventRecord
-from stabilize.types import Json
-
-
-class _Readable(Json):
-    """The payload, or its raw text when it is not JSON: a broken row must not hide the others."""
-
-    cache_ok = True
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
-        try:
-            return super().process_result_value(value, dialect)
-        except ValueError:
-            return value
-
+from stabilize.clock import utc_now
+from stabilize.events.base import (
+    EntityType,
+    Event,
+    EventMetadata,
+    EventType,
+    Payload,
+    built,
+    status_after,
+)
+from stabilize.models import ArchivedEvent, EventRecord
 
 EVENTS: Table = EventRecord.__table__  # type: ignore[assignment]
-READ = (
-    EVENTS.c.sequence,
-    EVENTS.c.event_id,
-    EVENTS.c.event_type,
-    EVENTS.c.timestamp,
-    EVENTS.c.entity_type,
-    EVENTS.c.entity_id,
-    EVENTS.c.workflow_id,
-    EVENTS.c.version,
-    type_coerce(EVENTS.c.data, _Readable()).label("data"),
-    EVENTS.c.schema_version,
-    EVENTS.c.correlation_id,
-    EVENTS.c.causation_id,
-    EVENTS.c.actor,
-    EVENTS.c.source_handler,
-)
-"""The columns `event_of` takes, in its order."""
-ALL_EVENTS = select(*READ)
+ARCHIVE: Table = ArchivedEvent.__table__  # type: ignore[assignment]
 SCHEMA_VERSION = 1
+RAW_TYPE, RAW_ENTITY, BROKEN = "_raw_event_type", "_raw_entity_type", "_broken_payload"
+"""Where the data of an UNKNOWN event has what was stored: its types, and what is no object."""
 
-_WRITTEN = (
-    "event_id",
-    "event_type",
-    "timestamp",
-    "recorded_at",
-    "entity_type",
-    "entity_id",
-    "workflow_id",
-    "version",
-    "data",
-    "schema_version",
-    "correlation_id",
-    "causation_id",
-    "actor",
-    "source_handler",
-    "application",
-    "entity_name",
-    "ref_id",
-    "stage_type",
-    "implementing_class",
-    "stage_id",
-    "status",
-    "duration_ms",
-    "attempt",
-    "error",
-)
-STATUS_OF = {
-    EventType.WORKFLOW_STARTED: "RUNNING",
-    EventType.WORKFLOW_PAUSED: "PAUSED",
-    EventType.WORKFLOW_RESUMED: "RUNNING",
-    EventType.WORKFLOW_CANCELED: "CANCELED",
-    EventType.STAGE_STARTED: "RUNNING",
-    EventType.STAGE_SKIPPED: "SKIPPED",
-    EventType.STAGE_CANCELED: "CANCELED",
-    EventType.STAGE_SUSPENDED: "SUSPENDED",
-    EventType.STAGE_RESUMED: "RUNNING",
-    EventType.TASK_STARTED: "RUNNING",
-    EventType.TASK_SUSPENDED: "SUSPENDED",
-}
+_METADATA = list(EventMetadata.__dataclass_fields__)
+_READ = [name for name in Event.__dataclass_fields__ if name != "metadata"]
+_WRITTEN = [column.name for column in EVENTS.columns if column.name != "sequence"]
+_TYPE = {member.value: member for member in EventType}
 _ENTITY = {member.value: member for member in EntityType}
 
 
-@dataclass(slots=True)
-class Draft:
-    """An event of a turn that is not stored yet: cheaper than an `Event`, which few turns need."""
+# --- reading ----------------------------------------------------------------------------------
 
-    event_type: EventType
-    entity_type: EntityType
-    entity_id: str
-    workflow_id: str
-    version: int
-    data: dict[str, Any]
-    timestamp: datetime
-    causation_id: str | None
-    handler: str | None
-    actor: str
-    event_id: str = ""
 
-    def to_event(self, sequence: int) -> Event:
-        return Event(
-            event_id=self.event_id,
-            event_type=self.event_type,
-            timestamp=self.timestamp,
-            sequence=sequence,
-            entity_type=self.entity_type,
-            entity_id=self.entity_id,
-            workflow_id=self.workflow_id,
-            version=self.version,
-            data=self.data,
-            metadata=EventMetadata(
-                correlation_id=self.workflow_id,
-                causation_id=self.causation_id,
-                actor=self.actor,
-                source_handler=self.handler,
-            ),
-        )
+def _reading(table: Table, names: Sequence[str]) -> Select[Any]:
+    raw = {"data": type_coerce(table.c.data, NullType()).label("data")}
+    return select(*(raw.get(name, table.c[name]) for name in names))
+
+
+READING = {table: _reading(table, (*_READ, *_METADATA)) for table in (EVENTS, ARCHIVE)}
+"""What `event_of` takes, from each table that has events."""
+READING_BARE = {table: _reading(table, _READ) for table in (EVENTS, ARCHIVE)}
+"""The same without the metadata: what reading costs is above all the number of columns."""
+
+
+def event_of(row: Any) -> Event:
+    """The event of a row; what cannot be read becomes UNKNOWN, and shows what it was."""
+    values = dict(zip(_READ, row))  # noqa: B905 (the metadata comes after)
+    raw, kind, data = values["event_type"], values["entity_type"], values["data"]
+    event_type, entity_type = _TYPE.get(raw), _ENTITY.get(kind)
+    if type(data) is str:  # from a database that has JSON as text
+        data = _decoded(data)
+    if event_type is None or entity_type is None or type(data) is not dict or BROKEN in data:
+        data = _shown(raw, kind, data)
+        event_type, entity_type = EventType.UNKNOWN, entity_type or EntityType.WORKFLOW
+    values["event_type"], values["entity_type"] = event_type, entity_type
+    values["data"] = Payload(data)
+    about = row[len(_READ) :]
+    values["metadata"] = built(EventMetadata, dict(zip(_METADATA, about))) if about else _NOBODY  # noqa: B905
+    return built(Event, values)
+
+
+def _decoded(text: str) -> Any:
+    """The JSON of a text, or the text when it is none: a broken row must not hide the others."""
+    try:
+        data, end = _DECODER.raw_decode(text)
+    except ValueError:
+        return text
+    return data if end == len(text) else text
+
+
+def _shown(raw: str, kind: str, data: Any) -> dict[str, Any]:
+    shown = {RAW_TYPE: raw}
+    if kind not in _ENTITY:
+        shown[RAW_ENTITY] = kind
+    return shown | (data if isinstance(data, dict) else {BROKEN: data})
+
+
+_DECODER = json.JSONDecoder()
+_NOBODY = EventMetadata(correlation_id="")
+
+
+# --- writing ----------------------------------------------------------------------------------
 
 
 class Inserter:
@@ -137,63 +100,37 @@ class Inserter:
         options: dict[str, Any] = {}
         if translated:
             options = {"schema_translate_map": translated, "render_schema_translate": True}
-        compiled: Any = insert(EVENTS).compile(
-            dialect=dialect, column_keys=list(_WRITTEN), **options
-        )
+        compiled: Any = insert(EVENTS).compile(dialect=dialect, column_keys=_WRITTEN, **options)
+        assert (compiled.positiontup or _WRITTEN) == _WRITTEN
         self._sql = str(compiled)
         self._named: bool = not compiled.positional
-        self._order = [_WRITTEN.index(name) for name in compiled.positiontup or _WRITTEN]
-        self._plain_order = self._order == list(range(len(_WRITTEN)))
         self._instant = _processor("timestamp", dialect)
         self._json = _processor("data", dialect)
 
-    def drafts(self, connection: Connection, drafts: Sequence[Draft]) -> None:
-        """Insert the drafts of a turn, giving them their ids."""
+    def insert(self, connection: Connection, events: Sequence[Event]) -> None:
+        """Insert events; those of a type unknown here keep the name they came with."""
+        rows: list[Any] = self._rows(events)
+        if self._named:
+            rows = [dict(zip(_WRITTEN, row, strict=True)) for row in rows]
+        connection.exec_driver_sql(self._sql, rows)
+
+    def _rows(self, events: Sequence[Event]) -> list[tuple[Any, ...]]:
         last: datetime | None = None
         at: Any = None
         recorded_at = self._instant(utc_now())
-        to_json = self._json
-        rows = []
-        for draft in drafts:
-            if draft.timestamp is not last:
-                last = draft.timestamp
-                at = self._instant(last)
-            draft.event_id = new_id()
-            data = draft.data
-            rows.append(
-                (
-                    draft.event_id,
-                    draft.event_type.value,
-                    at,
-                    recorded_at,
-                    draft.entity_type.value,
-                    draft.entity_id,
-                    draft.workflow_id,
-                    draft.version,
-                    to_json(data),
-                    SCHEMA_VERSION,
-                    draft.workflow_id,
-                    draft.causation_id,
-                    draft.actor,
-                    draft.handler,
-                    *_reported(draft.event_type, draft.entity_type, data),
-                )
-            )
-        self._insert(connection, rows)
-
-    def events(self, connection: Connection, events: Iterable[Event]) -> None:
-        """Insert whole events; those of a type unknown here keep the name they came with."""
-        recorded_at = self._instant(utc_now())
         rows = []
         for event in events:
+            if event.timestamp is not last:
+                last = event.timestamp
+                at = self._instant(last)
             data, metadata = event.data, event.metadata
             rows.append(
                 (
                     event.event_id,
                     stored_type(event),
-                    self._instant(event.timestamp),
+                    at,
                     recorded_at,
-                    event.entity_type.value,
+                    _stored(event, RAW_ENTITY, event.entity_type),
                     event.entity_id,
                     event.workflow_id,
                     event.version,
@@ -206,15 +143,7 @@ class Inserter:
                     *_reported(event.event_type, event.entity_type, data),
                 )
             )
-        self._insert(connection, rows)
-
-    def _insert(self, connection: Connection, rows: list[tuple[Any, ...]]) -> None:
-        parameters: list[Any] = rows
-        if self._named:
-            parameters = [dict(zip(_WRITTEN, row, strict=True)) for row in rows]
-        elif not self._plain_order:
-            parameters = [tuple(row[i] for i in self._order) for row in rows]
-        connection.exec_driver_sql(self._sql, parameters)
+        return rows
 
 
 def _processor(column: str, dialect: Dialect) -> Callable[[Any], Any]:
@@ -225,9 +154,8 @@ def _processor(column: str, dialect: Dialect) -> Callable[[Any], Any]:
 def _reported(
     event_type: EventType, entity_type: EntityType, data: Mapping[str, Any]
 ) -> tuple[Any, ...]:
-    """The columns that reports ask for, in the order in which they are written."""
+    """The columns that reports ask for, the last ones of the table."""
     get = data.get
-    status = get("status") or get("new_status") or STATUS_OF.get(event_type)
     error = get("error")
     return (
         _cut(get("application")),
@@ -236,7 +164,7 @@ def _reported(
         _cut(get("type")) if entity_type is EntityType.STAGE else None,
         _cut(get("implementing_class")),
         get("stage_id"),
-        status,
+        status_after(event_type, data),
         get("duration_ms"),
         get("attempt"),
         None if error is None else str(error),
@@ -264,54 +192,9 @@ def inserter_for(connection: Connection) -> Inserter:
 
 def stored_type(event: Event) -> str:
     """The name under which the type of `event` is stored."""
-    if event.event_type is EventType.UNKNOWN:
-        return str(event.data.get("_raw_event_type", EventType.UNKNOWN.value))
-    return str(event.event_type.value)
+    return _stored(event, RAW_TYPE, event.event_type)
 
 
-def event_of(row: Any) -> Event:
-    """The event of a row of `READ`; an unknown type becomes UNKNOWN and keeps its name."""
-    (
-        sequence,
-        event_id,
-        raw,
-        timestamp,
-        entity_type,
-        entity_id,
-        workflow_id,
-        version,
-        data,
-        schema_version,
-        correlation_id,
-        causation_id,
-        actor,
-        source_handler,
-    ) = row
-    event_type = event_type_of(raw)
-    if not isinstance(data, dict):
-        data = {"_broken_payload": data}
-        event_type = EventType.UNKNOWN
-    if event_type is EventType.UNKNOWN:
-        data = {"_raw_event_type": raw, **data}
-    metadata: EventMetadata = object.__new__(EventMetadata)
-    metadata.__dict__.update(
-        correlation_id=correlation_id,
-        causation_id=causation_id,
-        actor=actor,
-        source_handler=source_handler,
-    )
-    event: Event = object.__new__(Event)
-    event.__dict__.update(
-        event_id=event_id,
-        event_type=event_type,
-        timestamp=timestamp,
-        sequence=sequence,
-        entity_type=_ENTITY[entity_type],
-        entity_id=entity_id,
-        workflow_id=workflow_id,
-        version=version,
-        data=data,
-        metadata=metadata,
-        schema_version=schema_version,
-    )
-    return event
+def _stored(event: Event, raw: str, kind: EventType | EntityType) -> str:
+    unknown = event.event_type is EventType.UNKNOWN
+    return str(event.data.get(raw, kind.value) if unknown else kind.value)

@@ -6,26 +6,25 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Table, delete, insert, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from stabilize.clock import utc_now
 from stabilize.errors import StabilizeError
-from stabilize.events.base import EntityType, Event, EventType
+from stabilize.events.base import WORKFLOW_ENDS, EntityType, Event
+from stabilize.events.sql_store import SqlEventStore
 from stabilize.events.state import REDUCER_VERSION
-from stabilize.events.store import EventStore, SqlEventStore
+from stabilize.events.store import EventStore
 from stabilize.models import SnapshotRecord
 
 logger = logging.getLogger(__name__)
 
-_ENDS = frozenset(
-    {EventType.WORKFLOW_COMPLETED, EventType.WORKFLOW_FAILED, EventType.WORKFLOW_CANCELED}
-)
+_ROWS: Table = SnapshotRecord.__table__  # type: ignore[assignment]
 
 
 def hash_of(state: Mapping[str, Any]) -> str:
@@ -64,6 +63,8 @@ class Snapshot:
                 f"the snapshot of {data['entity_type']} {data['entity_id']} at {data['sequence']} "
                 "is damaged: its state does not match its hash"
             )
+        at = data["created_at"]
+        at = at if isinstance(at, datetime) else datetime.fromisoformat(at)
         return cls(
             entity_type=EntityType(data["entity_type"]),
             entity_id=data["entity_id"],
@@ -71,7 +72,7 @@ class Snapshot:
             version=int(data["version"]),
             sequence=int(data["sequence"]),
             state=dict(data["state"]),
-            created_at=datetime.fromisoformat(data["created_at"]).astimezone(UTC),
+            created_at=at.astimezone(UTC),
         )
 
 
@@ -102,12 +103,6 @@ class SnapshotPolicy:
         )
 
 
-@dataclass
-class _Watched:
-    events: int
-    since: datetime
-
-
 class SnapshotStore:
     """Keeps snapshots beside the events of `event_store`.
 
@@ -125,57 +120,40 @@ class SnapshotStore:
         self.event_store = event_store
         self.policy = policy or SnapshotPolicy()
         self.keep = keep
-        self._watched: dict[str, _Watched] = {}
+        self._watched: dict[str, tuple[int, datetime]] = {}
+        """By workflow: events since the last snapshot, and since when."""
         self._lock = threading.Lock()
 
     # --- keeping ----------------------------------------------------------------------------
 
     def save_snapshot(self, snapshot: Snapshot) -> None:
         """Keep a snapshot; the one of the same entity and sequence, if there is one, stays."""
-        values = {
-            "entity_type": snapshot.entity_type.value,
-            "entity_id": snapshot.entity_id,
-            "workflow_id": snapshot.workflow_id,
-            "version": snapshot.version,
-            "sequence": snapshot.sequence,
-            "state": snapshot.state,
-            "state_hash": hash_of(snapshot.state),
+        values = snapshot.to_dict() | {
             "reducer_version": REDUCER_VERSION,
             "created_at": snapshot.created_at,
         }
-        mine = (
-            SnapshotRecord.entity_type == snapshot.entity_type.value,
-            SnapshotRecord.entity_id == snapshot.entity_id,
-        )
-        with self.event_store.database.writing() as connection:
+        mine = _of(snapshot.entity_type, snapshot.entity_id)
+        with self.event_store.database.writing(brings_work=False) as connection:
             kept = connection.scalars(
-                select(SnapshotRecord.sequence).where(*mine).order_by(SnapshotRecord.sequence)
+                select(_ROWS.c.sequence).where(*mine).order_by(_ROWS.c.sequence)
             ).all()
             if snapshot.sequence in kept:
                 return
             try:
                 with connection.begin_nested():
-                    connection.execute(insert(SnapshotRecord).values(**values))
+                    connection.execute(insert(_ROWS).values(**values))
             except IntegrityError:  # another process was faster
                 return
             old = kept[: max(0, len(kept) + 1 - self.keep)]
             if old:
-                connection.execute(
-                    delete(SnapshotRecord).where(*mine, SnapshotRecord.sequence.in_(old))
-                )
+                connection.execute(delete(_ROWS).where(*mine, _ROWS.c.sequence.in_(old)))
 
     def create_workflow_snapshot(
         self, workflow_state: dict[str, Any], workflow_id: str, version: int, sequence: int
     ) -> Snapshot:
         """Make a snapshot of a rebuilt workflow, and keep it."""
-        snapshot = Snapshot(
-            entity_type=EntityType.WORKFLOW,
-            entity_id=workflow_id,
-            workflow_id=workflow_id,
-            version=version,
-            sequence=sequence,
-            state=workflow_state,
-        )
+        workflow = EntityType.WORKFLOW, workflow_id, workflow_id
+        snapshot = Snapshot(*workflow, version, sequence, workflow_state)
         self.save_snapshot(snapshot)
         return snapshot
 
@@ -193,75 +171,52 @@ class SnapshotStore:
         One that another version of the reducer made, or whose hash is wrong, is passed over.
         """
         query = (
-            select(SnapshotRecord.__table__)
-            .where(
-                SnapshotRecord.entity_type == entity_type.value,
-                SnapshotRecord.entity_id == entity_id,
-                SnapshotRecord.reducer_version == REDUCER_VERSION,
-            )
-            .order_by(SnapshotRecord.sequence.desc())
+            select(_ROWS)
+            .where(*_of(entity_type, entity_id), _ROWS.c.reducer_version == REDUCER_VERSION)
+            .order_by(_ROWS.c.sequence.desc())
         )
         if as_of_sequence is not None:
-            query = query.where(SnapshotRecord.sequence <= as_of_sequence)
+            query = query.where(_ROWS.c.sequence <= as_of_sequence)
         with self.event_store.database.reading() as session:
-            sequences = session.scalars(query.with_only_columns(SnapshotRecord.sequence)).all()
-            for sequence in sequences:
-                row = session.execute(query.where(SnapshotRecord.sequence == sequence)).first()
-                snapshot = None if row is None else _checked(row)
-                if snapshot is not None:
-                    return snapshot
+            for sequence in session.scalars(query.with_only_columns(_ROWS.c.sequence)).all():
+                row = session.execute(query.where(_ROWS.c.sequence == sequence)).first()
+                try:
+                    if row is not None:
+                        return Snapshot.from_dict(row._asdict())
+                except ValueError as error:
+                    logger.warning("passed over: %s", error)
         return None
 
     # --- by policy --------------------------------------------------------------------------
 
     def should_snapshot(self, workflow_id: str) -> bool:
         """Say whether a workflow is due by the policy, as far as this store was told of events."""
-        watched = self._watched.get(workflow_id)
-        if watched is None:
-            return False
-        seconds = (utc_now() - watched.since).total_seconds()
-        return self.policy.should_snapshot(workflow_id, watched.events, seconds)
+        events, since = self._watched.get(workflow_id, (0, utc_now()))
+        seconds = (utc_now() - since).total_seconds()
+        return events > 0 and self.policy.should_snapshot(workflow_id, events, seconds)
 
     def record_event(self, event: Event) -> None:
         """Count an event for the policy."""
         with self._lock:
-            watched = self._watched.setdefault(event.workflow_id, _Watched(0, utc_now()))
-            watched.events += 1
+            events, since = self._watched.get(event.workflow_id, (0, utc_now()))
+            self._watched[event.workflow_id] = events + 1, since
 
-    def observe(self, events: Iterable[Event], take: Any) -> None:
+    def observe(self, events: Iterable[Event], take: Callable[[str], Any]) -> None:
         """Count events, and call `take(workflow_id)` for the workflows that are due now."""
-        touched: dict[str, bool] = {}
+        ended: dict[str, bool] = {}
         for event in events:
             self.record_event(event)
-            touched[event.workflow_id] = event.event_type in _ENDS
-        for workflow_id, ended in touched.items():
+            ended[event.workflow_id] = event.event_type in WORKFLOW_ENDS
+        for workflow_id, has_ended in ended.items():
             if self.should_snapshot(workflow_id):
                 try:
                     take(workflow_id)
                 except (SQLAlchemyError, StabilizeError) as error:
                     logger.warning("workflow %s was not snapshotted: %s", workflow_id, error)
-                with self._lock:
-                    self._watched[workflow_id] = _Watched(0, utc_now())
-            if ended:
-                with self._lock:
-                    self._watched.pop(workflow_id, None)
+                self._watched[workflow_id] = 0, utc_now()
+            if has_ended:
+                self._watched.pop(workflow_id, None)
 
 
-def _checked(row: Any) -> Snapshot | None:
-    if hash_of(row.state) != row.state_hash:
-        logger.warning(
-            "the snapshot of %s %s at %s is damaged and passed over",
-            row.entity_type,
-            row.entity_id,
-            row.sequence,
-        )
-        return None
-    return Snapshot(
-        entity_type=EntityType(row.entity_type),
-        entity_id=row.entity_id,
-        workflow_id=row.workflow_id,
-        version=row.version,
-        sequence=row.sequence,
-        state=row.state,
-        created_at=row.created_at,
-    )
+def _of(entity_type: EntityType, entity_id: str) -> tuple[Any, ...]:
+    return _ROWS.c.entity_type == entity_type.value, _ROWS.c.entity_id == entity_id

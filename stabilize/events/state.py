@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from stabilize.clock import from_ms
-from stabilize.events.base import EntityType, Event, EventType
+from stabilize.events.base import ENDS, EntityType, Event, EventType, status_after
 from stabilize.events.migrator import EventMigrator, get_event_migrator
+from stabilize.events.rows import BROKEN, RAW_ENTITY, RAW_TYPE
 
 REDUCER_VERSION = 1
 """Rises when the same events would add up to something else: older snapshots are not used."""
@@ -43,11 +44,10 @@ class WorkflowState:
             if event.schema_version != steps.current_version:
                 self._skip(event, f"schema version {event.schema_version} is not known here")
                 return
-        take = _TAKE.get(event.event_type)
-        if take is not None:
-            take(self, event)
+        if event.event_type in _KEPT:
+            _TAKE[event.entity_type](self, event)
         elif event.event_type is EventType.UNKNOWN:
-            self._skip(event, f"unknown type {event.data.get('_raw_event_type')!r}")
+            self._skip(event, _what(event.data))
 
     def _skip(self, event: Event, reason: str) -> None:
         self.skipped.append(
@@ -65,63 +65,45 @@ class WorkflowState:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> WorkflowState:
         """The state of `to_dict`; its parts are copied as far as events change them."""
-        state = cls(workflow_id=data["workflow_id"])
-        for name in ("status", "application", "name"):
-            setattr(state, name, data.get(name))
+        state = cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data})
         for name in ("start_time", "end_time"):
-            text = data.get(name)
-            setattr(state, name, None if text is None else datetime.fromisoformat(text))
-        state.context = dict(data.get("context") or {})
-        for name in ("stages", "tasks"):
-            parts = (data.get(name) or {}).items()
-            setattr(state, name, {id: _copy(part) for id, part in parts})
-        state.skipped = list(data.get("skipped") or [])
+            if data.get(name) is not None:
+                setattr(state, name, datetime.fromisoformat(data[name]))
+        state.context, state.skipped = dict(state.context), list(state.skipped)
+        state.stages = {id: _copy(part) for id, part in state.stages.items()}
+        state.tasks = {id: _copy(part) for id, part in state.tasks.items()}
         return state
 
     # --- the parts --------------------------------------------------------------------------
 
     def stage(self, id: str) -> Part:
-        found = self.stages.get(id)
-        if found is None:
-            found = self.stages[id] = {
-                "id": id,
-                "ref_id": None,
-                "type": None,
-                "name": None,
-                "run": None,
-                "status": "NOT_STARTED",
-                "start_time": None,
-                "end_time": None,
-                "context": {},
-                "outputs": {},
-                "error": None,
-                "skip_reason": None,
-            }
-        return found
+        if id not in self.stages:
+            self.stages[id] = _copy({"id": id, **_STAGE})
+        return self.stages[id]
 
     def task(self, id: str) -> Part:
-        found = self.tasks.get(id)
-        if found is None:
-            found = self.tasks[id] = {
-                "id": id,
-                "name": None,
-                "stage_id": None,
-                "status": "NOT_STARTED",
-                "start_time": None,
-                "end_time": None,
-                "outputs": {},
-                "error": None,
-                "retry_count": 0,
-            }
-        return found
+        if id not in self.tasks:
+            self.tasks[id] = _copy({"id": id, **_TASK})
+        return self.tasks[id]
+
+
+_UNKNOWN = dict.fromkeys(("name", "start_time", "end_time", "error"))
+_BOTH: Part = {**_UNKNOWN, "status": "NOT_STARTED", "outputs": {}}
+_STAGE: Part = {**_BOTH, **dict.fromkeys(("ref_id", "type", "run", "skip_reason")), "context": {}}
+_TASK: Part = {**_BOTH, "stage_id": None, "retry_count": 0}
+
+
+def _what(data: Part) -> str:
+    raw = data.get(RAW_TYPE)
+    if BROKEN in data:
+        return f"{raw} with a broken payload"
+    if RAW_ENTITY in data:
+        return f"{raw} of an unknown {data[RAW_ENTITY]!r}"
+    return f"unknown type {raw!r}"
 
 
 def _copy(part: Part) -> Part:
-    copied = dict(part)
-    for name in ("context", "outputs"):
-        if name in copied:
-            copied[name] = dict(copied[name])
-    return copied
+    return {key: dict(value) if isinstance(value, dict) else value for key, value in part.items()}
 
 
 def _instant(event: Event, key: str) -> datetime:
@@ -129,199 +111,92 @@ def _instant(event: Event, key: str) -> datetime:
     return event.timestamp if ms is None else from_ms(ms)
 
 
-def _time(event: Event, key: str) -> str:
-    return _instant(event, key).isoformat()
-
-
-# --- the workflow -----------------------------------------------------------------------------
-
-
-def _created(state: WorkflowState, event: Event) -> None:
-    state.status = state.status or "NOT_STARTED"
-    state.application = event.data.get("application")
-    state.name = event.data.get("name")
-
-
-def _started(state: WorkflowState, event: Event) -> None:
-    state.status = "RUNNING"
-    state.start_time = _instant(event, "start_time")
-    state.context = dict(event.data.get("context") or {})
-
-
-def _ended(state: WorkflowState, event: Event) -> None:
-    state.status = event.data.get("status") or _DEFAULT_STATUS[event.event_type]
-    state.end_time = _instant(event, "end_time")
-    _merge(state.context, event.data.get("context"))
-
-
-def _paused(state: WorkflowState, _: Event) -> None:
-    state.status = "PAUSED"
-
-
-def _resumed(state: WorkflowState, event: Event) -> None:
-    state.status = event.data.get("status") or "RUNNING"
-
-
-# --- stages -----------------------------------------------------------------------------------
-
-
-def _merge(values: dict[str, Any], delta: dict[str, Any] | None) -> None:
+def _change(values: dict[str, Any], event: Event, key: str) -> None:
+    """Carry a change of a context or of outputs over to `values`."""
+    if event.event_type is _REMOVES[key]:
+        for gone in event.data.get("removed") or ():
+            values.pop(gone, None)
+    delta = event.data.get(key)
     if delta:
         values.update(delta)
 
 
-def _delta(stage: Part, data: dict[str, Any]) -> None:
-    _merge(stage["context"], data.get("context"))
-    _merge(stage["outputs"], data.get("outputs"))
-
-
-def _named_stage(state: WorkflowState, event: Event) -> Part:
-    stage, data = state.stage(event.entity_id), event.data
-    for key in ("ref_id", "type", "name"):
-        if key in data:
-            stage[key] = data[key]
-    return stage
-
-
-def _stage_started(state: WorkflowState, event: Event) -> None:
-    stage, data = _named_stage(state, event), event.data
-    stage["run"] = data.get("run")
-    stage["status"] = "RUNNING"
-    stage["start_time"] = _time(event, "start_time")
-    stage["context"] = dict(data.get("context") or {})
-
-
-def _stage_ended(state: WorkflowState, event: Event) -> None:
-    stage, data = _named_stage(state, event), event.data
-    stage["status"] = data.get("status") or _DEFAULT_STATUS[event.event_type]
-    if data.get("end_time") is not None:
-        stage["end_time"] = _time(event, "end_time")
-    if event.event_type is EventType.STAGE_FAILED:
-        stage["error"] = data.get("error")
-    elif event.event_type is EventType.STAGE_SKIPPED:
-        stage["skip_reason"] = data.get("reason")
-    _delta(stage, data)
-
-
-def _stage_suspended(state: WorkflowState, event: Event) -> None:
-    stage = _named_stage(state, event)
-    stage["status"] = "SUSPENDED"
-    _delta(stage, event.data)
-
-
-def _stage_resumed(state: WorkflowState, event: Event) -> None:
-    stage = _named_stage(state, event)
-    stage["status"] = "RUNNING"
-
-
-# --- tasks ------------------------------------------------------------------------------------
-
-
-def _task_started(state: WorkflowState, event: Event) -> None:
-    task, data = state.task(event.entity_id), event.data
-    task["name"] = data.get("name")
-    task["stage_id"] = data.get("stage_id")
-    task["status"] = "RUNNING"
-    task["start_time"] = _time(event, "start_time")
-
-
-def _task_ended(state: WorkflowState, event: Event) -> None:
-    task, data = state.task(event.entity_id), event.data
-    task["name"] = data.get("name", task["name"])
-    task["stage_id"] = data.get("stage_id", task["stage_id"])
-    task["status"] = data.get("status") or _DEFAULT_STATUS[event.event_type]
-    task["end_time"] = _time(event, "end_time")
-    task["outputs"] = data.get("outputs") or {}
-    if event.event_type is EventType.TASK_FAILED:
-        task["error"] = data.get("error")
-    _task_delta(state, task, data)
-
-
-def _task_delta(state: WorkflowState, task: Part, data: dict[str, Any]) -> None:
-    if task["stage_id"] and (data.get("context") or data.get("outputs")):
-        _delta(state.stage(task["stage_id"]), data)
-
-
-def _task_retried(state: WorkflowState, event: Event) -> None:
-    task, data = state.task(event.entity_id), event.data
-    task["retry_count"] = data.get("attempt") or task["retry_count"] + 1
-    _task_delta(state, task, data)
-
-
-def _task_suspended(state: WorkflowState, event: Event) -> None:
-    state.task(event.entity_id)["status"] = "SUSPENDED"
-
-
-# --- anything ---------------------------------------------------------------------------------
-
-
-def _status_changed(state: WorkflowState, event: Event) -> None:
-    data = event.data
-    status = data.get("new_status")
-    if event.entity_type is EntityType.WORKFLOW:
-        state.status = status
-        if status == "RUNNING":
-            state.end_time = None
+def _workflow(state: WorkflowState, event: Event) -> None:
+    data, kind = event.data, event.event_type
+    if kind is EventType.WORKFLOW_CREATED:
+        state.status = state.status or "NOT_STARTED"
+        state.application, state.name = data.get("application"), data.get("name")
         return
-    if event.entity_type is EntityType.STAGE:
-        part = _named_stage(state, event)
-        _delta(part, data)
-    else:
-        part = state.task(event.entity_id)
-        for key in ("name", "stage_id"):
-            part[key] = data.get(key, part[key])
-        _task_delta(state, part, data)
-    part["status"] = status
+    state.status = status_after(kind, data) or state.status
+    if kind is EventType.WORKFLOW_STARTED:
+        state.start_time = _instant(event, "start_time")
+        state.context = dict(data.get("context") or {})
+        return
+    if kind in ENDS:
+        state.end_time = _instant(event, "end_time")
+    elif kind is EventType.STATUS_CHANGED and state.status == "RUNNING":
+        state.end_time = None
+    _change(state.context, event, "context")
+
+
+def _stage(state: WorkflowState, event: Event) -> None:
+    stage, data, kind = state.stage(event.entity_id), event.data, event.event_type
+    _copy_named(stage, data, ("ref_id", "type", "name"))
+    stage["status"] = status_after(kind, data) or stage["status"]
+    if kind is EventType.STAGE_STARTED:
+        stage["run"] = data.get("run")
+        stage["start_time"] = _instant(event, "start_time").isoformat()
+        stage["context"] = dict(data.get("context") or {})
+        return
     if data.get("end_time") is not None:
-        part["end_time"] = _time(event, "end_time")
+        stage["end_time"] = _instant(event, "end_time").isoformat()
+    if kind is EventType.STAGE_FAILED:
+        stage["error"] = data.get("error")
+    elif kind is EventType.STAGE_SKIPPED:
+        stage["skip_reason"] = data.get("reason")
+    for key in _REMOVES:
+        _change(stage[key], event, key)
 
 
-def _updated(state: WorkflowState, event: Event) -> None:
-    removed = event.data.get("removed") or ()
-    if removed:
-        part = "context" if event.event_type is EventType.CONTEXT_UPDATED else "outputs"
-        of_stage = event.entity_type is EntityType.STAGE
-        values = state.stage(event.entity_id)[part] if of_stage else state.context
-        for key in removed:
-            values.pop(key, None)
-    if event.entity_type is EntityType.WORKFLOW:
-        _merge(state.context, event.data.get("context"))
-    elif event.entity_type is EntityType.STAGE:
-        _delta(_named_stage(state, event), event.data)
+def _task(state: WorkflowState, event: Event) -> None:
+    task, data, kind = state.task(event.entity_id), event.data, event.event_type
+    _copy_named(task, data, ("name", "stage_id"))
+    task["status"] = status_after(kind, data) or task["status"]
+    if kind is EventType.TASK_STARTED:
+        task["start_time"] = _instant(event, "start_time").isoformat()
+        return
+    if kind in ENDS or data.get("end_time") is not None:
+        task["end_time"] = _instant(event, "end_time").isoformat()
+    if kind in ENDS:
+        task["outputs"] = dict(data.get("outputs") or {})
+    if kind is EventType.TASK_FAILED:
+        task["error"] = data.get("error")
+    elif kind is EventType.TASK_RETRIED:
+        task["retry_count"] = data.get("attempt") or task["retry_count"] + 1
+    if task["stage_id"] and (data.get("context") or data.get("outputs")):
+        for key in _REMOVES:
+            _change(state.stage(task["stage_id"])[key], event, key)
 
 
-_DEFAULT_STATUS = {
-    EventType.WORKFLOW_COMPLETED: "SUCCEEDED",
-    EventType.WORKFLOW_FAILED: "TERMINAL",
-    EventType.WORKFLOW_CANCELED: "CANCELED",
-    EventType.STAGE_COMPLETED: "SUCCEEDED",
-    EventType.STAGE_FAILED: "TERMINAL",
-    EventType.STAGE_SKIPPED: "SKIPPED",
-    EventType.STAGE_CANCELED: "CANCELED",
-    EventType.TASK_COMPLETED: "SUCCEEDED",
-    EventType.TASK_FAILED: "TERMINAL",
-}
-_TAKE: dict[EventType, Callable[[WorkflowState, Event], None]] = {
-    EventType.WORKFLOW_CREATED: _created,
-    EventType.WORKFLOW_STARTED: _started,
-    EventType.WORKFLOW_COMPLETED: _ended,
-    EventType.WORKFLOW_FAILED: _ended,
-    EventType.WORKFLOW_CANCELED: _ended,
-    EventType.WORKFLOW_PAUSED: _paused,
-    EventType.WORKFLOW_RESUMED: _resumed,
-    EventType.STAGE_STARTED: _stage_started,
-    EventType.STAGE_COMPLETED: _stage_ended,
-    EventType.STAGE_FAILED: _stage_ended,
-    EventType.STAGE_SKIPPED: _stage_ended,
-    EventType.STAGE_CANCELED: _stage_ended,
-    EventType.STAGE_SUSPENDED: _stage_suspended,
-    EventType.STAGE_RESUMED: _stage_resumed,
-    EventType.TASK_STARTED: _task_started,
-    EventType.TASK_COMPLETED: _task_ended,
-    EventType.TASK_FAILED: _task_ended,
-    EventType.TASK_RETRIED: _task_retried,
-    EventType.TASK_SUSPENDED: _task_suspended,
-    EventType.STATUS_CHANGED: _status_changed,
-    EventType.CONTEXT_UPDATED: _updated,
-    EventType.OUTPUTS_UPDATED: _updated,
+def _copy_named(part: Part, data: Mapping[str, Any], names: tuple[str, ...]) -> None:
+    for name in names:
+        if name in data:
+            part[name] = data[name]
+
+
+_REMOVES = {"context": EventType.CONTEXT_UPDATED, "outputs": EventType.OUTPUTS_UPDATED}
+_KEPT = frozenset(
+    {
+        *(kind for kind in EventType if status_after(kind, {})),
+        *_REMOVES.values(),
+        EventType.WORKFLOW_CREATED,
+        EventType.TASK_RETRIED,
+        EventType.STATUS_CHANGED,
+    }
+)
+"""What changes a state; the rest only tells something."""
+_TAKE: dict[EntityType, Callable[[WorkflowState, Event], None]] = {
+    EntityType.WORKFLOW: _workflow,
+    EntityType.STAGE: _stage,
+    EntityType.TASK: _task,
 }

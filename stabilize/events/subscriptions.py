@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import delete
 
-from stabilize.errors import StabilizeError
-from stabilize.events.base import Event, EventType
-from stabilize.events.deliveries import Deliveries
-from stabilize.events.migrator import get_event_migrator
-from stabilize.events.positions import Failure, Positions, checked_filter, filter_of, types_of
-from stabilize.events.store import EventStore, SqlEventStore
-from stabilize.events.webhooks import WebhookSender
-from stabilize.models import EventDeadLetter
+from stabilize.events.background import Background
+from stabilize.events.base import EntityType, Event, EventType, event_type_of
+from stabilize.events.deliveries import LINES, Deliveries
+from stabilize.events.following import Handler, Visits, call
+from stabilize.events.positions import ROWS, Positions, names_of
+from stabilize.events.sql_store import SqlEventStore
+from stabilize.events.store import EventStore
+from stabilize.events.webhooks import WebhookSender, secret_bytes
+from stabilize.models import EventDeadLetter, EventDelivery, SubscriptionRecord
+from stabilize.outbound import http_connection
 from stabilize.tasks.backoff import Backoff
 
-logger = logging.getLogger(__name__)
-
-Handler = Callable[[Event], Any]
+_FILTERS = ("entity_id", "entity_type", "workflow_id")
+_SHOWN = (
+    "id enabled last_sequence error_count last_error failing_sequence delivered_count event_types"
+)
 
 
 @dataclass
@@ -68,17 +68,15 @@ class SubscriptionManager:
             )
         self.event_store = event_store
         self.database = event_store.database
-        self.poll_interval = poll_interval
-        self.batch_size = batch_size
-        self.backoff = backoff or Backoff(base=0.5, cap=300)
-        self._positions = Positions(self.database, int(lease_seconds * 1000))
-        self._deliveries = Deliveries(event_store, sender or WebhookSender(), self._positions)
+        self._positions = Positions(self.database, "subscription", int(lease_seconds * 1000))
+        self._deliveries = Deliveries(event_store, sender or WebhookSender())
+        pauses = backoff or Backoff(base=0.5, cap=300)
+        self._visits = Visits(event_store, self._positions, self._deliveries, batch_size, pauses)
         self._handlers: dict[str, Handler | None] = {}
         self._secrets: dict[str, str] = {}
-        self._lock = threading.Lock()
         self._working = threading.Lock()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._calling = Background("subscriptions", self._call_all, poll_interval)
+        self._sending = Background("webhooks", self._send, poll_interval)
 
     # --- who subscribes ---------------------------------------------------------------------
 
@@ -94,36 +92,43 @@ class SubscriptionManager:
         max_errors: int = 10,
         on_max_errors: str = "park",
         webhook_secret: str | None = None,
+        webhook_order: str | None = None,
     ) -> None:
         """Subscribe; under an id that is there, the position stays and the rest is replaced.
 
         `start_from`: "latest", "beginning" or a sequence as text. `entity_filter` may have
         entity_type, entity_id, workflow_id. `webhook_secret` signs what is sent to `webhook_url`:
-        `whsec_...`, which is kept in memory only, or `env:NAME`, which is stored. `ValueError` for
-        what means nothing.
+        `whsec_...`, which is kept in memory only, or `env:NAME`, which is stored. `webhook_order`:
+        None sends each event as soon as it can be, "workflow" those of a workflow one after
+        another, "subscription" all of them. `ValueError` for what means nothing.
         """
         if on_max_errors not in ("park", "disable"):
             raise ValueError(f"on_max_errors={on_max_errors!r}: it is 'park' or 'disable'")
+        if webhook_order not in LINES:
+            raise ValueError(f"webhook_order={webhook_order!r}: it is one of {list(LINES)}")
+        if webhook_url is not None:
+            http_connection(webhook_url, 1)  # refuses what is no such URL; nothing is opened
         by_reference = webhook_secret is not None and webhook_secret.startswith("env:")
+        if webhook_secret is not None and not by_reference:
+            for secret in webhook_secret.split():
+                secret_bytes(secret)
         self._positions.create(
             subscription_id,
             self._sequence_of(start_from),
-            {
-                "event_types": None if event_types is None else [k.value for k in event_types],
-                "entity_filter": checked_filter(entity_filter),
-                "webhook_url": webhook_url,
-                "webhook_secret_ref": webhook_secret if by_reference else None,
-                "max_errors": max_errors,
-                "on_max_errors": on_max_errors,
-            },
+            event_types=names_of(event_types),
+            entity_filter=_checked(entity_filter),
+            webhook_url=webhook_url,
+            webhook_secret_ref=webhook_secret if by_reference else None,
+            webhook_order=webhook_order,
+            max_errors=max_errors,
+            on_max_errors=on_max_errors,
         )
         self._take(subscription_id, handler, webhook_secret)
 
     def _take(self, id: str, handler: Handler | None, secret: str | None) -> None:
-        with self._lock:
-            self._handlers[id] = handler
-            if secret is not None:
-                self._secrets[id] = secret
+        self._handlers[id] = handler
+        if secret is not None:
+            self._secrets[id] = secret
 
     def _sequence_of(self, start_from: str) -> int:
         if start_from == "latest":
@@ -147,46 +152,43 @@ class SubscriptionManager:
 
     def delete_subscription(self, subscription_id: str) -> bool:
         """Remove a subscription and all that is kept for it; say whether it was there."""
-        with self._lock:
-            known = self._handlers.pop(subscription_id, _NOTHING) is not _NOTHING
-            self._secrets.pop(subscription_id, None)
-        return self._positions.delete(subscription_id) or known
+        known = subscription_id in self._handlers
+        for kept in (self._handlers, self._secrets):
+            kept.pop(subscription_id, None)
+        with self.database.writing(brings_work=False) as connection:
+            gone = [
+                connection.execute(delete(model).where(column == subscription_id)).rowcount
+                for model, column in _KEPT
+            ]
+        return gone[0] == 1 or known
 
     def get_subscription(self, subscription_id: str) -> DurableSubscription | None:
         """The subscription as it is stored, None when there is none."""
         row = self._positions.read(subscription_id)
         if row is None:
             return None
+        kinds = row.event_types
         return DurableSubscription(
-            id=row.id,
-            handler=self._handlers.get(row.id),
-            event_types=types_of(row),
-            entity_filter=row.entity_filter,
-            last_sequence=row.last_sequence,
-            webhook_url=row.webhook_url,
-            enabled=row.enabled,
-            error_count=row.error_count,
-            max_errors=row.max_errors,
+            row.id,
+            self._handlers.get(row.id),
+            None if kinds is None else [event_type_of(kind) for kind in kinds],
+            row.entity_filter,
+            row.last_sequence,
+            row.webhook_url,
+            row.enabled,
+            row.error_count,
+            row.max_errors,
         )
 
     def get_subscription_status(self, subscription_id: str) -> dict[str, Any] | None:
-        """How a subscription fares, with its lag in events; None when there is none."""
+        """How a subscription fares, with its lag in numbers; None when there is none."""
         row = self._positions.read(subscription_id)
         if row is None:
             return None
         current = self.event_store.get_current_sequence()
-        return {
-            "id": row.id,
-            "enabled": row.enabled,
-            "last_sequence": row.last_sequence,
-            "current_sequence": current,
-            "lag": max(0, current - row.last_sequence),
-            "error_count": row.error_count,
-            "last_error": row.last_error,
-            "failing_sequence": row.failing_sequence,
-            "delivered_count": row.delivered_count,
-            "event_types": row.event_types,
-        }
+        status = {name: getattr(row, name) for name in _SHOWN.split()}
+        lag = max(0, current - row.last_sequence)
+        return {**status, "current_sequence": current, "lag": lag}
 
     def enable_subscription(self, subscription_id: str) -> bool:
         """Have a disabled subscription go on; its errors are forgotten."""
@@ -198,48 +200,45 @@ class SubscriptionManager:
         return self._positions.change(subscription_id, enabled=False)
 
     def reset_subscription(self, subscription_id: str, to: str = "beginning") -> bool:
-        """Move a subscription to another place; see `start_from`."""
-        return self._positions.change(subscription_id, last_sequence=self._sequence_of(to))
+        """Move a subscription to another place; see `start_from`.
 
-    # --- what was set aside -----------------------------------------------------------------
+        What was sent to its webhook is not sent again: see `replay_deliveries`.
+        """
+        return self._positions.change(
+            subscription_id,
+            last_sequence=self._sequence_of(to),
+            claim_epoch=ROWS.c.claim_epoch + 1,  # who is at it does not move it back
+            claim_owner=None,
+        )
+
+    # --- once more --------------------------------------------------------------------------
 
     def dead_letters(self, subscription_id: str) -> list[tuple[Event, str]]:
         """The events set aside for a subscription, with the error of the last try."""
-        rows = self._set_aside(subscription_id)
-        events = {e.event_id: e for e in self.event_store.get_events_by_ids(list(rows))}
+        rows = {row.event_id: row for row in self._deliveries.letters.of(subscription_id)}
+        events = {event.event_id: event for event in self.event_store.get_events_by_ids(rows)}
         return [(events[id], row.error) for id, row in rows.items() if id in events]
 
     def replay_dead_letters(self, subscription_id: str) -> int:
-        """Hand events set aside to the handler once more; return how many it took."""
+        """Hand events set aside to the handler, or send them, once more; return how many.
+
+        One that the handler raises on stays where it is.
+        """
         handler = self._handlers.get(subscription_id)
         taken = 0
-        if handler is None:
-            return taken
         for event, _ in self.dead_letters(subscription_id):
-            if _call(handler, event) is None:
-                with self.database.writing() as connection:
-                    connection.execute(
-                        update(EventDeadLetter)
-                        .where(
-                            EventDeadLetter.subscription_id == subscription_id,
-                            EventDeadLetter.sequence == event.sequence,
-                        )
-                        .values(resolved_at=self.database.now())
-                    )
+            at = event.sequence
+            sent = self._deliveries.post_again(subscription_id, at - 1, at, status="FAILED")
+            if sent or (handler is not None and call(handler, event) is None):
+                self._deliveries.letters.resolve(subscription_id, at)
                 taken += 1
         return taken
 
-    def _set_aside(self, subscription_id: str) -> dict[str, Any]:
-        query = (
-            select(EventDeadLetter.event_id, EventDeadLetter.error)
-            .where(
-                EventDeadLetter.subscription_id == subscription_id,
-                EventDeadLetter.resolved_at.is_(None),
-            )
-            .order_by(EventDeadLetter.sequence)
-        )
-        with self.database.reading() as session:
-            return {row.event_id: row for row in session.execute(query)}
+    def replay_deliveries(
+        self, subscription_id: str, after: int = 0, upto: int | None = None
+    ) -> int:
+        """Send the webhook once more what it was sent after one sequence and up to another."""
+        return self._deliveries.post_again(subscription_id, after, upto)
 
     # --- at work ----------------------------------------------------------------------------
 
@@ -248,112 +247,47 @@ class SubscriptionManager:
 
         Pauses after errors are not waited for.
         """
-        return self._round(early=True)
+        return self._call_all(early=True) + self._send()
 
-    def _round(self, *, early: bool) -> int:
+    def _call_all(self, *, early: bool = False) -> int:
         with self._working:
             frontier = self.event_store.safe_sequence()
             self.event_store.mark_stable(frontier)
-            with self._lock:
-                subscribers = list(self._handlers.items())
             done = 0
-            for id, handler in subscribers:
-                done += self._work_for(id, handler, frontier, early)
-            with self._lock:
-                secrets = dict(self._secrets)
-            return done + self._deliveries.send_due(dict(subscribers), secrets)
-
-    def _work_for(self, id: str, handler: Handler | None, frontier: int, early: bool) -> int:
-        row = self._positions.read(id)
-        if row is None or not row.enabled or row.last_sequence >= frontier:
-            return 0
-        row = self._positions.claim(id, early=early)
-        if row is None:
-            return 0
-        wanted = filter_of(row)
-        migrator = get_event_migrator()
-        position, done = row.last_sequence, 0
-        failure: Failure | None = None
-        post: list[Event] = []
-        lease = _Lease(self._positions, row)
-        for event in self.event_store.read_stable(position, frontier, self.batch_size):
-            if self._stopping.is_set() or not lease.holds():
-                break
-            if wanted.matches(event):
-                error = None
-                if handler is not None:
-                    error = _call(handler, migrator.migrate(event, strict=False))
-                if error is not None:
-                    failure = self._failure(row, event, error)
+            for id, handler in dict(self._handlers).items():
+                if not early and self._calling.stopping:
                     break
-                if row.webhook_url:
-                    post.append(event)
-                done += handler is not None
-            position = event.sequence
-        self._positions.move(row, position, done, failure=failure, post=post)
-        return done
+                done += self._visits.visit(id, handler, frontier, early=early)
+            return done
 
-    def _failure(self, row: Any, event: Event, error: str) -> Failure:
-        again = row.failing_sequence == event.sequence
-        count = (row.error_count if again else 0) + 1
-        logger.warning(
-            "subscription %r failed on event %s, try %s: %s", row.id, event.sequence, count, error
-        )
-        wait = int(self.backoff.seconds(count) * 1000)
-        return Failure(event=event, error=error, count=count, wait_ms=wait)
+    def _send(self) -> int:
+        return self._deliveries.send_due(list(self._handlers), dict(self._secrets))
 
     def start(self) -> None:
         """Work in the background until `stop`."""
-        if self._thread is not None and self._thread.is_alive():
-            return
-        self._stopping.clear()
-        self._thread = threading.Thread(
-            target=self._run, name="stabilize-subscriptions", daemon=True
-        )
-        self._thread.start()
+        self._calling.wake()
+        self._sending.wake()
 
     def stop(self, timeout: float = 30.0) -> None:
-        """Stop after the event at hand."""
-        self._stopping.set()
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.join(timeout)
-        self._stopping.clear()
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                done = self._round(early=False)
-            except (SQLAlchemyError, StabilizeError) as error:
-                logger.warning("subscriptions on %r: %s; trying again", self.database, error)
-                done = 0
-            if not done:
-                self._stopping.wait(self.poll_interval)
+        """Stop after the page of events at hand."""
+        self._calling.stop(timeout)
+        self._sending.stop(timeout)
 
 
-_NOTHING = object()
+_KEPT = (
+    (SubscriptionRecord, SubscriptionRecord.id),
+    (EventDelivery, EventDelivery.subscription_id),
+    (EventDeadLetter, EventDeadLetter.subscription_id),
+)
 
 
-class _Lease:
-    """Renews a claim before its time is over, about a third of it after the last time."""
-
-    def __init__(self, positions: Positions, row: Any) -> None:
-        self._positions = positions
-        self._row = row
-        self._since = time.monotonic()
-
-    def holds(self) -> bool:
-        now = time.monotonic()
-        if (now - self._since) * 3000 < self._positions.lease_ms:
-            return True
-        self._since = now
-        return self._positions.renew(self._row)
-
-
-def _call(handler: Handler, event: Event) -> str | None:
-    """Call a subscriber; what it raises, as text."""
-    try:
-        handler(event)
-    except Exception as error:  # noqa: BLE001 (whatever a subscriber raises is counted, not fatal)
-        return f"{type(error).__name__}: {error}"
-    return None
+def _checked(given: dict[str, Any] | None) -> dict[str, str] | None:
+    """An entity filter as it is stored; `ValueError` for a key or a type that means nothing."""
+    unknown = sorted(set(given or ()) - set(_FILTERS))
+    if unknown:
+        raise ValueError(f"entity_filter has {', '.join(unknown)}: known are {', '.join(_FILTERS)}")
+    if given is None:
+        return None
+    if "entity_type" in given:
+        given = {**given, "entity_type": EntityType(given["entity_type"]).value}
+    return {key: str(value) for key, value in given.items()}

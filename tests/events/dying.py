@@ -1,21 +1,28 @@
-"""Processes that die around each commit: `python -m tests.events.dying URL TARGET SHAPE`.
+"""Processes die around each commit: `python -m tests.events.dying URL TARGET SHAPE EVERY FIRST`.
 
-For each place a process is forked that starts a workflow, plays it and kills itself there; another
-one plays what is left. In the end the events are compared with the tables, here and in TARGET. It
-prints how many places there were.
+Places are before and after each commit, in the database and in the event store TARGET: first those
+of the thread that plays, then those of the one that copies. For each place (or every EVERY-th, from
+the FIRST on) a process is forked that starts a workflow, plays it and kills itself there; another
+one plays what is left. In the end the events are compared with the tables, and with TARGET. It
+prints how many processes died and how many workflows were compared.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from stabilize import (
+    Database,
     Orchestrator,
     Queue,
     QueueProcessor,
@@ -28,7 +35,8 @@ from stabilize import (
     TransientError,
     Workflow,
 )
-from stabilize.events import SqlEventStore, SqliteEventStore, configure_event_sourcing
+from stabilize.events import Event, SqlEventStore, SqliteEventStore, configure_event_sourcing
+from tests.crash.shapes import AtOnce
 from tests.support.replayed import check
 
 
@@ -42,9 +50,10 @@ class Body(Task):
         if does == "retry" and stage.context.get("tries", 0) < 2:
             tries = stage.context.get("tries", 0) + 1
             raise TransientError("busy", retry_after=0, context_update={"tries": tries})
-        if does == "jump" and stage.context.get("_jump_count", 0) < 2:
-            return TaskResult.jump_to("a")
-        return TaskResult.success(outputs={stage.ref_id: 1}, context={"done": True})
+        turns = stage.context.get("turns", 0)
+        if does == "jump" and turns < 2:
+            return TaskResult.jump_to("a", context={"turns": turns + 1})
+        return TaskResult.success(outputs={stage.ref_id: 1, "turns": turns}, context={"done": True})
 
 
 def stage(ref: str, *after: str, does: str = "", tasks: int = 1, **fields: Any) -> StageExecution:
@@ -58,6 +67,7 @@ def stage(ref: str, *after: str, does: str = "", tasks: int = 1, **fields: Any) 
 
 
 _OR = {"split_type": SplitType.OR, "split_conditions": {"b": "1 == 1", "c": "1 == 2"}}
+THREADS = ("MainThread", "stabilize-relay")
 SHAPES: dict[str, Callable[[], list[StageExecution]]] = {
     "one": lambda: [stage("a")],
     "tasks": lambda: [stage("a", tasks=3)],
@@ -75,26 +85,30 @@ SHAPES: dict[str, Callable[[], list[StageExecution]]] = {
 }
 
 
-def _play(url: str, target: str, deadly: int, made: Workflow | None) -> None:
-    queue = Queue(url, lock_duration=timedelta(milliseconds=150))
-    configure_event_sourcing(SqliteEventStore(target))
+def _play(url: str, target: str, made: Workflow | None, thread: str, deadly: int) -> None:
+    queue, store = Queue(url, lock_duration=timedelta(milliseconds=150)), SqliteEventStore(target)
+    configure_event_sourcing(store)
     registry = TaskRegistry()
     registry.register("body", Body)
-    commit = queue.database.engine.dialect.do_commit
-    passed = 0
+    passed = itertools.count(1)
 
-    def watched(connection: Any) -> None:
-        nonlocal passed
-        for step in (lambda: None, lambda: commit(connection)):
-            step()
-            passed += 1
-            if passed == deadly:
-                os.kill(os.getpid(), signal.SIGKILL)
+    def watch(database: Database) -> None:
+        dialect = database.engine.dialect
+        commit = dialect.do_commit
 
-    queue.database.engine.dialect.do_commit = watched  # type: ignore[method-assign, assignment]
+        def watched(connection: Any) -> None:
+            for step in (lambda: None, lambda: commit(connection)):
+                step()
+                if threading.current_thread().name == thread and next(passed) == deadly:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        dialect.do_commit = watched  # type: ignore[method-assign, assignment]
+
+    watch(queue.database)
+    watch(store.database)
     if made is not None:
         Orchestrator(queue).start(made)
-    QueueProcessor(queue, task_registry=registry).process_all(20)
+    QueueProcessor(queue, task_registry=registry, executor=AtOnce()).process_all(20)
 
 
 def _forked(work: Callable[[], None]) -> int:
@@ -109,23 +123,27 @@ def _forked(work: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def main(url: str, target: str, shape: str) -> None:
-    deadly = 0
-    while True:
-        deadly += 1
-        made = Workflow.create("dying", shape, SHAPES[shape]())
-        status = _forked(lambda n=deadly, w=made: _play(url, target, n, w))  # type: ignore[misc]
-        if status == 0:
-            break
-        assert status == -signal.SIGKILL, status
-        assert _forked(lambda: _play(url, target, 0, None)) == 0
-    here, there = SqlEventStore(url), SqliteEventStore(target)
-    assert [e.event_id for e in here.get_events_since(0, 10**6)] == [
-        e.event_id for e in there.get_events_since(0, 10**6)
-    ]
+def main(url: str, target: str, shape: str, every: str, first: str) -> None:
+    kept = Database.at(url)  # so that no child has to load the driver
+    deaths = 0
+    for thread in THREADS:
+        for place in itertools.count(int(first), int(every)):
+            made = Workflow.create("dying", shape, SHAPES[shape]())
+            status = _forked(partial(_play, url, target, made, thread, place))
+            if status == 0:
+                break
+            assert status == -signal.SIGKILL, status
+            assert _forked(partial(_play, url, target, None, "", 0)) == 0
+            deaths += 1
+    here, there = SqlEventStore(kept), SqliteEventStore(target)
+    assert _all(here) == _all(there)
     compared = check(here.database)
     assert check(here.database, there) == compared
-    print(deadly - 1, compared)
+    print(deaths, compared)
+
+
+def _all(store: SqlEventStore) -> list[Event]:
+    return [replace(event, sequence=0) for event in store.get_events_since(0, 10**6)]
 
 
 if __name__ == "__main__":

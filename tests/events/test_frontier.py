@@ -1,4 +1,8 @@
-"""A reader that follows the sequence misses nothing, whoever writes and however long it takes."""
+"""A reader that follows the sequence misses nothing, whoever writes and however long it takes.
+
+The race in full, 20,000 events and a transaction that stays open for 2 s:
+`STABILIZE_FULL=1 pytest -n0 --timeout 900 tests/events/test_frontier.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from subprocess import PIPE
 
 import pytest
 import sqlalchemy.event
@@ -19,8 +24,8 @@ from stabilize.events import EntityType, Event, EventType, SqlEventStore
 from tests.conftest import lend_or_skip
 from tests.support.backends import BACKENDS, BackendUnderTest, Databases
 
-PATIENCE = 60.0
-EVENTS = int(os.environ.get("STABILIZE_RACE_EVENTS", "500"))
+FULL = bool(os.environ.get("STABILIZE_FULL"))
+EVENTS, HOLD, PATIENCE = (20_000, 2.0, 600.0) if FULL else (1_200, 0.3, 60.0)
 SHARED = [name for name, trait in BACKENDS.items() if "multi_process" in trait.capabilities]
 SERVERS = [name for name, trait in BACKENDS.items() if "server" in trait.capabilities]
 
@@ -82,22 +87,22 @@ def test_writers_in_several_processes_race_and_the_reader_sees_every_event_in_or
     shared: BackendUnderTest,
 ) -> None:
     writers = 4 if "server" in shared.capabilities else 2
-    tail = Tail(shared.url, writers * EVENTS)
+    tail = Tail(shared.url, EVENTS)
     tail.start()
+    program, share = [sys.executable, "-m", "tests.events.writers", shared.url], EVENTS // writers
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.events.writers", shared.url, str(n), str(EVENTS)]
-        )
-        for n in range(writers)
+        subprocess.Popen([*program, str(n), str(share), str(hold)], stdout=PIPE, text=True)
+        for n, hold in enumerate([HOLD, 0, 0, 0][:writers])
     ]
-    for process in processes:
-        assert process.wait(PATIENCE * 4) == 0
+    overtaken = [int(process.communicate(timeout=PATIENCE)[0]) for process in processes]
+    assert [process.returncode for process in processes] == [0] * writers
 
     seen = tail.finish()
 
     sequences = [event.sequence for event in seen]
+    print(f"{len(set(sequences))} of {EVENTS} events, {overtaken[0]} overtook an open transaction")
     assert sequences == sorted(set(sequences))
-    assert len(seen) == writers * EVENTS
+    assert len(seen) == EVENTS
 
 
 def test_an_event_of_a_writer_that_takes_long_is_not_missed(shared: BackendUnderTest) -> None:
@@ -174,6 +179,29 @@ def test_the_frontier_is_safe_whatever_comes_between_its_reads(
         assert frontier < opened[0]
 
 
+@pytest.mark.parametrize(("after", "expected"), [(1, ["slow", "fast"]), (2, [])])
+def test_a_writer_that_ends_between_the_reads_is_not_passed_over(
+    databases: Databases, after: int, expected: list[str]
+) -> None:
+    with lend_or_skip(databases, "postgresql") as lent, contextlib.ExitStack() as stack:
+        store, writers = SqlEventStore(lent.url), SqlEventStore(lent.engine())
+        before = store.append(event("before")).sequence
+        writers.append(event("slow"), stack.enter_context(writers.database.writing()))
+        writers.append(event("fast"))
+        statements = itertools.count(1)
+
+        def commit(*_: object) -> None:
+            if next(statements) == after:
+                stack.close()
+
+        sqlalchemy.event.listen(store.database.engine, "after_cursor_execute", commit)
+        seen = store.get_events_since(before)
+        sqlalchemy.event.remove(store.database.engine, "after_cursor_execute", commit)
+
+        assert names(seen) == expected
+        assert names(store.get_events_since(before)) == ["slow", "fast"]
+
+
 def test_without_the_row_that_is_the_fence_nothing_is_written(databases: Databases) -> None:
     with lend_or_skip(databases, "mariadb") as lent:
         store = SqlEventStore(lent.url)
@@ -184,3 +212,19 @@ def test_without_the_row_that_is_the_fence_nothing_is_written(databases: Databas
             connection.rollback()
 
         assert store.append(event("first")).sequence == store.safe_sequence()
+
+
+def test_in_strict_order_numbers_rise_with_the_commits(server: BackendUnderTest) -> None:
+    one, other = (SqlEventStore(server.engine(), ordering="strict") for _ in range(2))
+    numbers: list[int] = []
+    thread = threading.Thread(target=lambda: numbers.append(other.append(event("late")).sequence))
+    with one.database.writing() as connection:
+        first = one.append(event("early"), connection).sequence
+        thread.start()
+        thread.join(0.2)
+        assert numbers == []  # it waits, so that no higher number is committed before this one
+    thread.join(PATIENCE)
+
+    assert numbers[0] > first
+    with pytest.raises(ValueError, match="fenced or strict"):
+        SqlEventStore(server.url, ordering="loose")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -23,8 +24,12 @@ from stabilize.events import (
     create_stage_event,
     create_workflow_event,
 )
+from tests.events.killing import MOST, Account, killed_at_random
+from tests.events.killing import Own as OwnElsewhere
 from tests.support.backends import BackendUnderTest
 from tests.support.builders import Engine, ok, stage, workflow
+
+KILLS = 30 if os.environ.get("STABILIZE_FULL") else 8
 
 
 def test_a_timeline_tells_the_story(engine: Engine, events: SqlEventStore) -> None:
@@ -211,6 +216,35 @@ def test_a_projection_is_rebuilt_on_demand_and_when_its_version_rises(
 
     TableProjectionRunner(store, Newer()).catch_up()
     assert totals(store) == {"stage.failed": 4}
+
+
+def test_a_projection_that_is_killed_again_and_again_is_exact(
+    backend: BackendUnderTest, store: SqlEventStore
+) -> None:
+    if "multi_process" not in backend.capabilities:
+        pytest.skip("another process cannot see this database")
+    OwnElsewhere.metadata.create_all(store.database.engine)
+    rounds = (KILLS + 2) * MOST // 4
+    appended = store.append_batch(
+        [
+            create_stage_event(EventType.CUSTOM, f"stage-{number}", "w", {"n": n * number})
+            for n in range(rounds)
+            for number in range(4)
+        ]
+    )
+
+    taken_in = killed_at_random("projection", backend.url, KILLS)
+
+    undone = len(taken_in) - len(appended)
+    print(f"{KILLS} kills, {len(appended)} events, {undone} taken in again after a rollback")
+    assert undone > 0  # else no kill has hit what it was meant to
+    with store.database.reading() as session:
+        found = {account.name: account for account in session.scalars(select(Account))}
+    assert {name: (a.events, a.total) for name, a in found.items()} == {
+        f"stage-{number}": (rounds, number * rounds * (rounds - 1) // 2) for number in range(4)
+    }
+    assert max(account.last for account in found.values()) == appended.last_sequence
+    OwnElsewhere.metadata.drop_all(store.database.engine)
 
 
 def test_events_without_versions_are_told_apart_by_their_ids() -> None:

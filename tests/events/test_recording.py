@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
-from stabilize import StageExecution, TaskResult, TransientError, WorkflowStatus
+from stabilize import StageExecution, Task, TaskResult, TransientError, WorkflowStatus
 from stabilize.events import (
     EntityType,
     Event,
     EventType,
     SqlEventStore,
+    configure_event_sourcing,
     get_event_bus,
     get_event_recorder,
     set_event_context,
 )
-from tests.support.builders import Engine, ok, stage, workflow
+from tests.support.builders import (
+    PATIENCE,
+    Engine,
+    Script,
+    eventually,
+    fails,
+    ok,
+    puts,
+    stage,
+    workflow,
+)
 
 
 def kinds(events: SqlEventStore, id: str) -> list[str]:
@@ -107,6 +120,66 @@ def test_a_task_that_is_passed_over_is_told_of(engine: Engine, events: SqlEventS
     assert changed.data["new_status"] == "SKIPPED"
 
 
+class Refunds(Task):
+    """Cancels its own workflow, and has something to say when that comes to pass."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.refunded = threading.Event()
+
+    def execute(self, stage: StageExecution) -> TaskResult:
+        self.engine.orchestrator.cancel(stage.workflow_id)
+        assert self.refunded.wait(PATIENCE)
+        return TaskResult.success()
+
+    def on_cancel(self, stage: StageExecution) -> TaskResult:
+        self.refunded.set()
+        return TaskResult.success(outputs={"refunded": True})
+
+
+OURS = {
+    EventType.WORKFLOW_DEADLOCKED,
+    EventType.STAGE_SUSPENDED,
+    EventType.STAGE_RESUMED,
+    EventType.TASK_SUSPENDED,
+    EventType.SIGNAL_DROPPED,
+    EventType.SIGNAL_BUFFERED,
+    EventType.CUSTOM,
+    EventType.UNKNOWN,
+}
+"""The types beyond the documented twenty."""
+
+
+def test_the_engine_by_itself_records_every_documented_type(
+    engine: Engine, events: SqlEventStore
+) -> None:
+    def pauses(stage: StageExecution) -> TaskResult:
+        engine.orchestrator.pause(stage.workflow_id)
+        eventually(lambda: engine.status(paused) == "PAUSED")
+        return TaskResult.success()
+
+    busy = TransientError("busy", retry_after=0)
+    again = Script(TaskResult.jump_to("a"), TaskResult.success())
+    slow = Script(TaskResult.running({"seen": 1}), TaskResult.success())
+    paused = workflow(stage("a", does=pauses))
+    engine.submit(
+        paused,
+        workflow(stage("a", does=Refunds(engine))),
+        workflow(stage("a", does=Script(busy, TaskResult.success()))),
+        workflow(stage("a", context={"stageEnabled": False})),
+        workflow(stage("a", does=[fails, ok])),
+        workflow(stage("a"), stage("b", after="a", does=again)),
+        workflow(stage("a", does=slow)),
+    )
+    engine.play()
+    engine.orchestrator.resume(paused)
+    engine.play()
+
+    recorded = {event.event_type for event in events.get_events_since(0)}
+    assert recorded == set(EventType) - OURS
+    assert len(recorded) == 20
+
+
 def test_who_asked_stands_in_the_event(engine: Engine, events: SqlEventStore) -> None:
     made = workflow(stage("a", does=lambda s: TaskResult.suspend()))
     set_event_context(correlation_id="request-1", actor="alice")
@@ -195,3 +268,54 @@ def test_every_record_method_stores_its_event(
 
     assert events.get_events_since(before) == told
     assert {event.workflow_id for event in told} == {flow.id}
+
+
+def test_recording_by_hand_while_a_workflow_runs_disturbs_no_version(
+    engine: Engine, events: SqlEventStore
+) -> None:
+    def records(run: StageExecution) -> TaskResult:
+        recorder = get_event_recorder()
+        assert recorder is not None
+        for _ in range(3):
+            recorder.record_status_change(run, "RUNNING", "RUNNING")
+        recorder.record_status_change(run.workflow, "RUNNING", "RUNNING")
+        return TaskResult.success()
+
+    ran = engine.run(stage("a", does=records), stage("b", does=ok, after="a"))
+
+    assert ran.status == "SUCCEEDED"
+    assert kinds(events, ran.workflow.id).count("status.changed") == 4
+
+
+def test_of_a_payload_of_keys_no_value_is_stored(engine: Engine, events: SqlEventStore) -> None:
+    configure_event_sourcing(events, payload="keys")
+    ran = engine.run(stage("a", does=puts(name="Alice", age=7)))
+
+    told = events.get_events_for_workflow(ran.workflow.id)
+    assert "Alice" not in str(told)
+    assert of(events, ran.workflow.id, EventType.TASK_COMPLETED).data["outputs_keys"] == [
+        "age",
+        "name",
+    ]
+    configure_event_sourcing(events)
+    engine.store.delete(ran.workflow.id)  # what it was is not known to its events
+    with pytest.raises(ValueError, match="full or keys"):
+        configure_event_sourcing(events, payload="some")
+
+
+def test_what_a_subscriber_does_to_an_event_changes_nothing(engine: Engine) -> None:
+    refused: list[str] = []
+
+    def meddles(event: Event) -> None:
+        for part in ("context", "outputs"):
+            event.data.get(part, {}).clear()
+        try:
+            event.data["outputs"] = {"n": 2}
+        except TypeError as error:
+            refused.append(str(error))
+
+    get_event_bus().subscribe("x", meddles)
+    ran = engine.run(stage("a", does=puts(n=1)), stage("b", does=ok, after="a"))
+
+    assert ran["a"].outputs == {"n": 1}
+    assert "read-only" in refused[0]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from stabilize import Database
+from stabilize import Database, StageExecution, TaskResult
 from stabilize.events import (
+    EntityType,
     Event,
+    EventQuery,
     EventReplayer,
+    EventStore,
     EventType,
     InMemoryEventStore,
     SnapshotPolicy,
@@ -112,7 +116,7 @@ def test_a_store_that_is_down_holds_nothing_up_and_gets_it_later(
     made = workflow(stage("a", does=ok))
     engine.submit(made)
 
-    engine.play(timeout=0.5)
+    engine.play(timeout=2)
     assert engine.status(made) == "SUCCEEDED"
 
     broken.rmdir()
@@ -176,3 +180,68 @@ def test_killed_around_the_commit_of_the_target_nothing_is_lost_or_doubled(
 
     assert Relay(events.database, elsewhere).drain(20)
     assert ids(elsewhere) == ids(events)
+
+
+class Listed(EventStore):
+    """A store that is no database: it appends whatever it is given, as often as it is."""
+
+    kept: list[Event]
+
+    def __init__(self, kept: list[Event] | None = None) -> None:
+        self.kept = [] if kept is None else kept
+
+    def append_batch(self, events: Sequence[Event], connection: Any = None) -> list[Event]:
+        start = len(self.kept) + 1
+        self.kept += [event.with_sequence(start + n) for n, event in enumerate(events)]
+        return self.kept[start - 1 :]
+
+    def get_events(self, query: EventQuery) -> Iterator[Event]:
+        return iter(self.kept)
+
+    def get_events_for_entity(
+        self, entity_type: EntityType, entity_id: str, from_version: int = 0
+    ) -> list[Event]:
+        raise NotImplementedError
+
+    def get_events_for_workflow(self, workflow_id: str, from_sequence: int = 0) -> list[Event]:
+        raise NotImplementedError
+
+    def get_current_sequence(self) -> int:
+        return len(self.kept)
+
+    def get_events_since(self, sequence: int, limit: int = 1000) -> list[Event]:
+        return self.kept[sequence : sequence + limit]
+
+
+def test_a_store_of_ones_own_is_fed_from_where_the_last_process_had_come_to(
+    engine: Engine, events: SqlEventStore
+) -> None:
+    first = Listed()
+    configure_event_sourcing(first)
+    engine.run(stage("a", does=ok))
+    again = Listed(first.kept)
+    configure_event_sourcing(again)
+    engine.run(stage("a", does=ok))
+    lost_everything = Listed()
+    configure_event_sourcing(lost_everything)
+    engine.run(stage("a", does=ok))
+
+    everything = [event.event_id for event in events.get_events_since(0)]
+    assert [event.event_id for event in again.kept] == everything[:14]
+    assert [event.event_id for event in lost_everything.kept] == everything
+    assert again.count_events() == 14
+
+
+def test_what_is_recorded_by_hand_in_the_other_store_does_not_hold_up_the_rest(
+    engine: Engine, events: SqlEventStore, elsewhere: SqliteEventStore
+) -> None:
+    recorder = configure_event_sourcing(elsewhere)
+
+    def records(run: StageExecution) -> TaskResult:
+        recorder.record_status_change(run, "RUNNING", "RUNNING")
+        return TaskResult.success()
+
+    engine.run(stage("a", does=records), stage("b", does=ok, after="a"))
+
+    assert set(ids(events)) < set(ids(elsewhere))
+    assert len(ids(elsewhere)) == len(ids(events)) + 1

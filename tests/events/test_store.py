@@ -159,6 +159,29 @@ def test_equal_timestamps_are_ordered_by_sequence_across_pages(store: SqlEventSt
         assert found == sorted(range(2_100), reverse=not ascending)
 
 
+@pytest.mark.parametrize("ascending", [True, False])
+@pytest.mark.parametrize("order_by", ["sequence", "timestamp"])
+def test_bounds_hold_on_every_page(store: SqlEventStore, order_by: str, ascending: bool) -> None:
+    stored = store.append_batch(
+        [make(n * 7 % 500, entity_id=f"stage-{n}") for n in range(1_300)]  # several of each time
+    )
+    query = EventQuery(
+        from_sequence=stored[20].sequence,
+        to_sequence=stored[1_270].sequence,
+        from_timestamp=NOON + timedelta(seconds=3),
+        to_timestamp=NOON + timedelta(seconds=490),
+        limit=1_200,
+        offset=10,
+        order_by=order_by,
+        ascending=ascending,
+    )
+
+    expected = [e for e in stored[21:1_271] if 3 <= e.data["number"] <= 490]
+    expected.sort(key=lambda e: (getattr(e, order_by), e.sequence), reverse=not ascending)
+    assert list(store.get_events(query)) == expected[10:1_210]
+    assert store.count_events(query) == len(expected)
+
+
 def test_a_query_that_means_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="sequence or timestamp"):
         EventQuery(order_by="name")

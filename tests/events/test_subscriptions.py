@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import random
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from stabilize.clock import ManualClock
 from stabilize.events import (
@@ -24,9 +21,13 @@ from stabilize.events import (
     create_stage_event,
     create_task_event,
     create_workflow_event,
+    get_event_migrator,
 )
 from stabilize.tasks.backoff import Backoff
+from tests.events.killing import BATCH, MOST, killed_at_random
 from tests.support.backends import BackendUnderTest
+
+KILLS = 30 if os.environ.get("STABILIZE_FULL") else 8
 
 
 @pytest.fixture
@@ -206,7 +207,7 @@ def test_in_the_background_errors_are_followed_by_growing_pauses(store: SqlEvent
     manager.start()
     try:
         for seconds in (9, 1, 19, 1):
-            _until(lambda: len(fails.tried) == len(tries) // 2 + 1)
+            _until(lambda: manager.get_subscription("x").error_count == len(tries) // 2 + 1)  # type: ignore[union-attr]
             tries.append(len(fails.tried))
             clock.advance(seconds)
         _until(lambda: manager.dead_letters("x") != [])
@@ -276,39 +277,89 @@ def test_whoever_was_overtaken_does_not_move_the_position(store: SqlEventStore) 
 
 
 def test_killed_again_and_again_every_event_comes_at_least_once_and_in_order(
-    backend: BackendUnderTest, store: SqlEventStore, tmp_path: Path
+    backend: BackendUnderTest, store: SqlEventStore
 ) -> None:
     if "multi_process" not in backend.capabilities:
         pytest.skip("another process cannot see this database")
-    kills = int(os.environ.get("STABILIZE_SUBSCRIPTION_KILLS", "4"))
-    sequences = append(store, 400)
-    log = tmp_path / "heard"
+    sequences = append(store, (KILLS + 2) * MOST)
     SubscriptionManager(store).create_subscription("x", None, start_from="beginning")
-    rng = random.Random(7)
-    for kill in range(kills + 1):
-        child = subprocess.Popen(
-            [sys.executable, "-m", "tests.events.listening", backend.url, str(log)]
-        )
-        if kill == kills:
-            assert child.wait(60) == 0
-            break
-        goal = len(_lines(log)) + rng.randint(1, 40)
-        _until(
-            lambda goal=goal, child=child: (  # type: ignore[misc]
-                len(_lines(log)) >= goal or child.poll() is not None
-            )
-        )
-        child.send_signal(signal.SIGKILL)
-        child.wait(10)
 
-    heard = _lines(log)
+    heard = killed_at_random("subscription", backend.url, KILLS)
+
     first_time = list(dict.fromkeys(heard))
+    print(f"{KILLS} kills, {len(heard) - len(first_time)} of {len(sequences)} events came again")
     assert first_time == sequences
-    assert len(heard) - len(first_time) <= kills * 10  # at most the batch at hand is repeated
+    places = [sequences.index(sequence) for sequence in heard]
+    highest = itertools.accumulate(places, max)
+    assert all(place > top - BATCH for place, top in zip(places, highest, strict=True))
 
 
-def _lines(path: Path) -> list[int]:
-    return [int(line) for line in path.read_text().split()] if path.exists() else []
+def test_a_handler_that_takes_longer_than_the_lease_stays_alone(store: SqlEventStore) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+    heard, other_heard = Heard(), Heard()
+
+    def takes_long(event: Event) -> None:
+        heard(event)
+        inside.set()
+        assert go_on.wait(20)
+
+    one = SubscriptionManager(store, lease_seconds=0.3)
+    other = SubscriptionManager(store, lease_seconds=0.3)
+    one.create_subscription("x", takes_long, start_from="beginning")
+    other.load_subscription("x", other_heard)
+    sequences = append(store, 1)
+    thread = threading.Thread(target=one.process_once)
+    thread.start()
+    assert inside.wait(20)
+    until = _database_time(store) + 900
+    _until(lambda: _database_time(store) > until)
+
+    assert other.process_once() == 0
+    go_on.set()
+    thread.join(20)
+
+    assert (heard, other_heard) == (sequences, [])
+
+
+def _database_time(store: SqlEventStore) -> int:
+    with store.database.reading() as session:
+        return int(session.execute(select(store.database.now())).scalar_one())
+
+
+def test_who_is_reset_while_it_is_at_work_begins_anew(store: SqlEventStore) -> None:
+    manager = SubscriptionManager(store)
+    heard = Heard()
+
+    def hears(event: Event) -> None:
+        heard(event)
+        if len(heard) == 1:
+            manager.reset_subscription("x")
+
+    manager.create_subscription("x", hears, start_from="beginning")
+    sequences = append(store, 2)
+    while manager.process_once():
+        pass
+
+    assert heard == [*sequences, *sequences]
+
+
+def test_an_event_that_cannot_be_brought_up_to_date_is_set_aside(store: SqlEventStore) -> None:
+    heard = Heard()
+    manager = SubscriptionManager(store)
+    manager.create_subscription("x", heard, start_from="beginning", max_errors=1)
+    old, new = append(store, 2)
+
+    @get_event_migrator().register(1, 2)
+    def upcast(event: Event) -> Event:
+        if event.sequence == old:
+            raise KeyError("n")
+        return event
+
+    while manager.process_once() or not heard:
+        pass
+
+    assert heard == [new]
+    assert [event.sequence for event, _ in manager.dead_letters("x")] == [old]
 
 
 def _until(condition: object, patience: float = 20.0) -> None:

@@ -69,7 +69,8 @@ def endpoint() -> Iterator[Endpoint]:
 
 
 @pytest.fixture
-def store(backend: BackendUnderTest) -> Iterator[SqlEventStore]:
+def store(backend: BackendUnderTest, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqlEventStore]:
+    monkeypatch.setattr("stabilize.events.deliveries.chance", lambda: 0.0)
     store = SqlEventStore(backend.url)
     store.database.clock = ManualClock()
     yield store
@@ -241,3 +242,174 @@ def test_a_secret_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
             sign(secret, "id", 1, b"")
     monkeypatch.setenv("HOOK_SECRET", SECRET)
     assert sign("env:HOOK_SECRET", "id", 1, b"") == sign(SECRET, "id", 1, b"")
+
+
+def sent(endpoint: Endpoint) -> list[int]:
+    return [json.loads(body)["data"]["sequence"] for _, body in endpoint.requests]
+
+
+def about(store: SqlEventStore, *workflow_ids: str) -> list[int]:
+    events = [create_workflow_event(EventType.CUSTOM, id) for id in workflow_ids]
+    return list(store.append_batch(events).sequences)
+
+
+@pytest.mark.parametrize(
+    ("order", "first", "later"),
+    [
+        (None, [0, 1, 2, 3], [0]),
+        ("workflow", [0, 1], [0, 3, 2]),
+        ("subscription", [0], [0, 1, 2, 3]),
+    ],
+)
+def test_events_of_a_line_wait_for_each_other(
+    store: SqlEventStore,
+    manager: SubscriptionManager,
+    endpoint: Endpoint,
+    order: str | None,
+    first: list[int],
+    later: list[int],
+) -> None:
+    clock = store.database.clock
+    assert isinstance(clock, ManualClock)
+    endpoint.answers = [500]
+    manager.create_subscription("x", None, webhook_url=endpoint.url, webhook_order=order)
+    sequences = about(store, "v", "w", "v", "w")
+
+    manager.process_once()
+    assert sent(endpoint) == [sequences[n] for n in first]
+    endpoint.requests.clear()
+    clock.advance(SCHEDULE_SECONDS[0])
+    for _ in range(4):
+        manager.process_once()
+
+    assert sorted(sent(endpoint)) == sorted(sequences[n] for n in later)
+    if order is not None:
+        for line in ([0, 2], [1, 3]) if order == "workflow" else ([0, 1, 2, 3],):
+            of_it = [s for s in sent(endpoint) if sequences.index(s) in line]
+            assert of_it == sorted(of_it)
+    with pytest.raises(ValueError, match="webhook_order"):
+        manager.create_subscription("x", None, webhook_order="entity")
+
+
+def test_an_endpoint_that_is_down_is_tried_once_and_not_for_every_event(
+    store: SqlEventStore, manager: SubscriptionManager, endpoint: Endpoint
+) -> None:
+    clock = store.database.clock
+    assert isinstance(clock, ManualClock)
+    endpoint.answers = [503]
+    manager.create_subscription("x", None, webhook_url=endpoint.url)
+    sequences = about(store, *"abc")
+
+    assert manager.process_once() == manager.process_once() == 0
+    assert sent(endpoint) == sequences[:1]
+    clock.advance(SCHEDULE_SECONDS[0])
+    assert manager.process_once() == 3
+
+
+def test_what_waits_for_a_disabled_subscription_holds_up_no_other(
+    store: SqlEventStore, manager: SubscriptionManager, endpoint: Endpoint
+) -> None:
+    for id in ("off", "on"):
+        manager.create_subscription(id, None, webhook_url=endpoint.url)
+    endpoint.answers = [500] * 120
+    about(store, *(str(n) for n in range(60)))
+    for _ in range(3):
+        manager.process_once()
+    manager.disable_subscription("off")
+    endpoint.requests.clear()
+    endpoint.answers.clear()
+    clock = store.database.clock
+    assert isinstance(clock, ManualClock)
+    clock.advance(SCHEDULE_SECONDS[0])
+
+    assert manager.process_once() + manager.process_once() == 60
+    manager.enable_subscription("off")
+    assert manager.process_once() + manager.process_once() == 60
+
+
+def test_an_endpoint_that_fails_all_the_time_is_given_up_and_can_be_taken_up_again(
+    store: SqlEventStore, manager: SubscriptionManager, endpoint: Endpoint
+) -> None:
+    clock = store.database.clock
+    assert isinstance(clock, ManualClock)
+    endpoint.answers = [500] * 10
+    manager.create_subscription("x", None, webhook_url=endpoint.url)
+    event = append(store)
+    for seconds in (0, *SCHEDULE_SECONDS):
+        clock.advance(seconds)
+        manager.process_once()
+    found = manager.get_subscription("x")
+    assert found is not None
+    assert not found.enabled
+
+    endpoint.requests.clear()
+    manager.enable_subscription("x")
+    assert manager.process_once() == 0
+    assert manager.replay_dead_letters("x") == 1
+    assert manager.process_once() == 1
+    assert sent(endpoint) == [event.sequence]
+    assert manager.dead_letters("x") == []
+
+
+def test_a_poison_event_is_set_aside_and_the_endpoint_stays(
+    store: SqlEventStore, manager: SubscriptionManager, endpoint: Endpoint
+) -> None:
+    clock = store.database.clock
+    assert isinstance(clock, ManualClock)
+    endpoint.answers = [400, 200, 400]
+    manager.create_subscription("x", None, webhook_url=endpoint.url, max_errors=2)
+    poison, _ = about(store, "v", "w")
+    for _ in range(2):
+        manager.process_once()
+        clock.advance(SCHEDULE_SECONDS[0])
+
+    assert [(e.sequence, error) for e, error in manager.dead_letters("x")] == [
+        (poison, "the endpoint answered 400")
+    ]
+    found = manager.get_subscription("x")
+    assert found is not None
+    assert found.enabled
+
+
+def test_what_was_delivered_is_sent_once_more_when_asked_for(
+    store: SqlEventStore, manager: SubscriptionManager, endpoint: Endpoint
+) -> None:
+    manager.create_subscription("x", None, webhook_url=endpoint.url)
+    sequences = about(store, *"abcd")
+    manager.process_once()
+    endpoint.requests.clear()
+
+    assert manager.replay_deliveries("x", after=sequences[0], upto=sequences[2]) == 2
+    assert manager.process_once() == 2
+    assert sent(endpoint) == sequences[1:3]
+
+
+def test_two_secrets_make_two_signatures() -> None:
+    other = "whsec_" + base64.b64encode(b"x" * 32).decode()
+
+    both = sign(f"{SECRET} {other}", "id", 1, b"{}")
+
+    assert both == f"{sign(SECRET, 'id', 1, b'{}')} {sign(other, 'id', 1, b'{}')}"
+
+
+def test_a_thin_event_has_ids_and_no_data(store: SqlEventStore, endpoint: Endpoint) -> None:
+    sender = WebhookSender(timeout=5, allow_private=True, thin=True)
+    event = append(store)
+
+    assert sender.send(endpoint.url, event, None).delivered
+
+    body = json.loads(endpoint.requests[0][1])
+    assert body["data"]["event_id"] == event.event_id
+    assert "data" not in body["data"]
+
+
+def test_a_webhook_that_means_nothing_is_refused(
+    store: SqlEventStore, manager: SubscriptionManager
+) -> None:
+    for url in ("ftp://example.com/", "example.com", "https:///x"):
+        with pytest.raises(ForbiddenAddress):
+            manager.create_subscription("x", None, webhook_url=url)
+    with pytest.raises(ConfigurationError):
+        manager.create_subscription("x", None, webhook_secret="whsec_???")
+    result = WebhookSender().send("http://example.com/", append(store), None)
+    assert "https" in str(result.error)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
-from stabilize.events.base import Event, EventType
+from stabilize.events.base import Event
 from stabilize.events.projections.base import Projection, SeenEvents
 
 _SMALL = 20
@@ -84,17 +84,13 @@ class TaskMetrics(_Rates):
     durations: list[int] = field(default_factory=list)
 
 
-_COUNTED = {
-    EventType.STAGE_STARTED: "execution_count",
-    EventType.STAGE_COMPLETED: "success_count",
-    EventType.STAGE_FAILED: "failure_count",
-    EventType.STAGE_SKIPPED: "skip_count",
-    EventType.TASK_STARTED: "execution_count",
-    EventType.TASK_COMPLETED: "success_count",
-    EventType.TASK_FAILED: "failure_count",
-    EventType.TASK_RETRIED: "retry_count",
+_COUNTERS = {
+    "started": "execution_count",
+    "completed": "success_count",
+    "failed": "failure_count",
+    "skipped": "skip_count",
+    "retried": "retry_count",
 }
-_TIMED = frozenset({EventType.STAGE_COMPLETED, EventType.TASK_COMPLETED})
 
 
 class StageMetricsProjection(Projection):
@@ -110,12 +106,13 @@ class StageMetricsProjection(Projection):
         return "stage-metrics"
 
     def apply(self, event: Event) -> None:
-        counter = _COUNTED.get(event.event_type)
-        if counter is None or not self._seen.is_new(event):
+        entity, _, verb = event.event_type.value.partition(".")
+        counter = _COUNTERS.get(verb)
+        if entity not in ("stage", "task") or counter is None or not self._seen.is_new(event):
             return
         data = event.data
         metrics: StageMetrics | TaskMetrics
-        if event.event_type.value.startswith("stage."):
+        if entity == "stage":
             key = str(data.get("type") or "")
             metrics = self._stages.setdefault(key, StageMetrics(key))
         else:
@@ -123,7 +120,7 @@ class StageMetricsProjection(Projection):
             metrics = self._tasks.setdefault(key, TaskMetrics(key))
             metrics.implementing_class = data.get("implementing_class", metrics.implementing_class)
         setattr(metrics, counter, getattr(metrics, counter) + 1)
-        if event.event_type in _TIMED and data.get("duration_ms") is not None:
+        if verb == "completed" and data.get("duration_ms") is not None:
             metrics.durations.append(int(data["duration_ms"]))
 
     def get_state(self) -> dict[str, StageMetrics]:
@@ -142,13 +139,11 @@ class StageMetricsProjection(Projection):
 
     def get_top_slowest_stages(self, n: int = 10) -> list[tuple[str, float]]:
         """The `n` stage types that take longest on average, in milliseconds."""
-        found = [(key, m.avg_duration_ms) for key, m in self._stages.items() if m.durations]
-        return sorted(found, key=lambda pair: (-pair[1], pair[0]))[:n]
+        return _top({k: m.avg_duration_ms for k, m in self._stages.items() if m.durations}, n)
 
     def get_top_failing_stages(self, n: int = 10) -> list[tuple[str, float]]:
         """The `n` stage types that fail most, with their rates in percent."""
-        found = [(key, m.failure_rate) for key, m in self._stages.items() if m.failure_count]
-        return sorted(found, key=lambda pair: (-pair[1], pair[0]))[:n]
+        return _top({k: m.failure_rate for k, m in self._stages.items() if m.failure_count}, n)
 
     def reset(self) -> None:
         self._stages.clear()
@@ -161,3 +156,7 @@ class StageMetricsProjection(Projection):
             "stages": {key: asdict(metrics) for key, metrics in self._stages.items()},
             "tasks": {key: asdict(metrics) for key, metrics in self._tasks.items()},
         }
+
+
+def _top(values: dict[str, float], n: int) -> list[tuple[str, float]]:
+    return sorted(values.items(), key=lambda pair: (-pair[1], pair[0]))[:n]

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
-from typing import ClassVar
+from collections.abc import Callable, Collection
+from typing import Any, ClassVar
 
-from sqlalchemy import insert, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from stabilize.events.base import Event, EventType
 from stabilize.events.migrator import get_event_migrator
-from stabilize.events.store import SqlEventStore
-from stabilize.models import SubscriptionRecord
-
-_KIND = "projection"
+from stabilize.events.positions import ROWS, Positions, names_of
+from stabilize.events.sql_store import SqlEventStore
 
 
 class TableProjection(ABC):
@@ -53,6 +49,7 @@ class TableProjectionRunner:
         self.projection = projection
         self.batch_size = batch_size
         self._id = f"projection:{projection.name}"
+        self._positions = Positions(self.database, "projection")
 
     def catch_up(self) -> int:
         """Take in everything there is; return how many events were applied."""
@@ -66,95 +63,60 @@ class TableProjectionRunner:
     @property
     def position(self) -> int:
         """The sequence of the last event taken in."""
-        with self.database.reading() as session:
-            found = session.scalar(
-                select(SubscriptionRecord.last_sequence).where(SubscriptionRecord.id == self._id)
-            )
-        return int(found or 0)
+        row = self._positions.read(self._id)
+        return 0 if row is None else int(row.last_sequence)
 
     def process_once(self) -> int:
         """Take in one page; 0 when there is nothing new or another process was faster."""
-        self._ensure()
-        old = self.position
-        events = self.event_store.get_events_since(old, self.batch_size)
+        row = self._row()
+        events = self.event_store.get_events_since(row.last_sequence, self.batch_size)
         if not events:
             return 0
         migrator = get_event_migrator()
-        wanted = self.projection.event_types
-        applied = 0
-        with self.database.writing() as connection:
-            moved = connection.execute(
-                update(SubscriptionRecord)
-                .where(
-                    SubscriptionRecord.id == self._id,
-                    SubscriptionRecord.last_sequence == old,
-                    SubscriptionRecord.handler_version == self.projection.version,
-                )
-                .values(last_sequence=events[-1].sequence, updated_at=self.database.now())
-            )
-            if moved.rowcount != 1:
-                return 0
-            # the session's own commit flushes into the transaction around it
-            session = Session(bind=connection, join_transaction_mode="rollback_only")
-            with session, session.begin():
-                for event in events:
-                    if wanted is None or event.event_type in wanted:
-                        self.projection.apply(migrator.migrate(event, strict=False), session)
-                        applied += 1
-        return applied
+        kinds = self.projection.event_types
+        wanted = [event for event in events if kinds is None or event.event_type in kinds]
+
+        def take(session: Session) -> None:
+            for event in wanted:
+                self.projection.apply(migrator.migrate(event, strict=False), session)
+
+        moved = self._move(
+            take,
+            ROWS.c.last_sequence == row.last_sequence,
+            ROWS.c.handler_version == self.projection.version,
+            last_sequence=events[-1].sequence,
+        )
+        return len(wanted) if moved else 0
 
     def rebuild(self) -> int:
         """Clear the tables and fill them from the first event on; return how many it took."""
-        self._ensure()
+        self._row()
         self._begin_again()
         return self.catch_up()
 
     def _begin_again(self) -> None:
-        with self.database.writing() as connection:
-            connection.execute(
-                update(SubscriptionRecord)
-                .where(SubscriptionRecord.id == self._id)
-                .values(
-                    last_sequence=0,
-                    handler_version=self.projection.version,
-                    updated_at=self.database.now(),
-                )
-            )
+        version = self.projection.version
+        self._move(self.projection.clear, last_sequence=0, handler_version=version)
+
+    def _move(self, work: Callable[[Session], None], *where: Any, **values: Any) -> bool:
+        """Move the position, if it is where it should be, and do `work` in that transaction."""
+        with self.database.writing(brings_work=False) as connection:
+            if not self._positions.change_on(connection, self._id, *where, **values):
+                return False
+            # the session's own commit flushes into the transaction around it
             session = Session(bind=connection, join_transaction_mode="rollback_only")
             with session, session.begin():
-                self.projection.clear(session)
+                work(session)
+        return True
 
-    def _ensure(self) -> None:
-        query = select(SubscriptionRecord.handler_version).where(SubscriptionRecord.id == self._id)
-        with self.database.reading() as session:
-            version = session.scalar(query)
-        if version is None:
-            self._insert()
-        elif version < self.projection.version:
+    def _row(self) -> Any:
+        """The position, at the version of the projection."""
+        row = self._positions.read(self._id)
+        if row is None:
+            kinds, version = names_of(self.projection.event_types), self.projection.version
+            self._positions.create(self._id, event_types=kinds, handler_version=version)
+        elif row.handler_version < self.projection.version:
             self._begin_again()
-
-    def _insert(self) -> None:
-        kinds = self.projection.event_types
-        try:
-            with self.database.writing() as connection:
-                connection.execute(
-                    insert(SubscriptionRecord).values(
-                        id=self._id,
-                        kind=_KIND,
-                        event_types=None if kinds is None else [k.value for k in kinds],
-                        last_sequence=0,
-                        enabled=True,
-                        error_count=0,
-                        max_errors=0,
-                        on_max_errors="disable",
-                        next_attempt_at=0,
-                        claim_epoch=0,
-                        claim_until=0,
-                        handler_version=self.projection.version,
-                        delivered_count=0,
-                        created_at=self.database.now(),
-                        updated_at=self.database.now(),
-                    )
-                )
-        except IntegrityError:  # another process was faster
-            return
+        else:
+            return row
+        return self._positions.read(self._id)

@@ -7,26 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from stabilize.events.base import EntityType, Event, EventType
+from stabilize.events.base import ENDS, STARTS, WORKFLOW_ENDS, EntityType, Event, EventType
 from stabilize.events.projections.base import Projection
 
 _SILENT = frozenset(
     {EventType.STATUS_CHANGED, EventType.CONTEXT_UPDATED, EventType.OUTPUTS_UPDATED}
 )
-_STARTS = frozenset({EventType.WORKFLOW_STARTED, EventType.STAGE_STARTED, EventType.TASK_STARTED})
-_ENDS = frozenset(
-    {
-        EventType.WORKFLOW_COMPLETED,
-        EventType.WORKFLOW_FAILED,
-        EventType.WORKFLOW_CANCELED,
-        EventType.STAGE_COMPLETED,
-        EventType.STAGE_FAILED,
-        EventType.STAGE_CANCELED,
-        EventType.TASK_COMPLETED,
-        EventType.TASK_FAILED,
-    }
-)
-_WORKFLOW_ENDS = frozenset(kind for kind in _ENDS if kind.value.startswith("workflow."))
 _FAILURES = frozenset({"stage.failed", "task.failed", "workflow.failed", "workflow.canceled"})
 _DETAILS: dict[EventType, tuple[str, ...]] = {
     EventType.WORKFLOW_CREATED: ("application", "type", "stage_count"),
@@ -84,7 +70,7 @@ class WorkflowTimelineProjection(Projection):
         starts: dict[tuple[EntityType, str], datetime] = {}
         for event in sorted(self._events.values(), key=_place):
             key = (event.entity_type, event.entity_id)
-            if event.event_type in _STARTS:
+            if event.event_type in STARTS:
                 starts[key] = event.timestamp
             if event.event_type not in _SILENT:
                 timeline.entries.append(_entry(event, starts.get(key)))
@@ -117,7 +103,7 @@ def _place(event: Event) -> tuple[int, datetime]:
 def _entry(event: Event, started: datetime | None) -> TimelineEntry:
     data = event.data
     duration = data.get("duration_ms")
-    if duration is None and event.event_type in _ENDS and started is not None:
+    if duration is None and event.event_type in ENDS and started is not None:
         duration = int((event.timestamp - started).total_seconds() * 1000)
     details = {key: data[key] for key in _DETAILS.get(event.event_type, ()) if key in data}
     if event.event_type.value in _FAILURES and data.get("error") is not None:
@@ -139,7 +125,7 @@ def _note(timeline: WorkflowTimeline, event: Event) -> None:
     if event.event_type is EventType.WORKFLOW_STARTED:
         timeline.start_time = event.timestamp
         timeline.status = "RUNNING"
-    elif event.event_type in _WORKFLOW_ENDS:
+    elif event.event_type in WORKFLOW_ENDS:
         timeline.end_time = event.timestamp
         default = "CANCELED" if event.event_type is EventType.WORKFLOW_CANCELED else None
         timeline.status = event.data.get("status") or default
