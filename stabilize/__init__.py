@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from stabilize.dag.reducers import apply_output_reducers as apply_output_reducers
     from stabilize.dag.reducers import get_reducer as get_reducer
     from stabilize.dag.reducers import register_reducer as register_reducer
+    from stabilize.dag.soundness import Fault as Fault
+    from stabilize.dag.soundness import Finding as Finding
     from stabilize.database import Database as Database
     from stabilize.errors import ConcurrencyError as ConcurrencyError
     from stabilize.errors import ConfigurationError as ConfigurationError
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from stabilize.queue import SqliteQueue as SqliteQueue
     from stabilize.stages.builder import StageDefinitionBuilder as StageDefinitionBuilder
     from stabilize.stages.builder import register_builder as register_builder
+    from stabilize.stages.instances import MultiInstanceBuilder as MultiInstanceBuilder
     from stabilize.stages.loops import LoopBuilder as LoopBuilder
     from stabilize.status import JoinType as JoinType
     from stabilize.status import SplitType as SplitType
@@ -72,6 +75,7 @@ if TYPE_CHECKING:
 _HOMES: dict[str, tuple[str, ...]] = {
     "clock": ("ManualClock", "new_id"),
     "dag.reducers": ("apply_output_reducers", "get_reducer", "register_reducer"),
+    "dag.soundness": ("Fault", "Finding"),
     "database": ("Database",),
     "errors": (
         "ConcurrencyError",
@@ -101,6 +105,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "processor": ("QueueProcessor", "QueueProcessorConfig"),
     "queue": ("MySQLQueue", "PostgresQueue", "Queue", "SqliteQueue"),
     "models.triggers": ("Signal", "Timer"),
+    "stages.instances": ("MultiInstanceBuilder",),
     "stages.loops": ("LoopBuilder",),
     "tasks.sub_workflow": ("SubWorkflowTask",),
     "stages.builder": ("StageDefinitionBuilder", "register_builder"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from sqlalchemy import Connection, select, update
@@ -13,16 +14,17 @@ from sqlalchemy.exc import DBAPIError
 
 from stabilize.backends import rolled_back_on_error
 from stabilize.backends.base import pause_within
+from stabilize.desk import Desk, Submission
 from stabilize.errors import ConcurrencyError
 from stabilize.events.recorder import get_event_recorder
 from stabilize.flights import Flights
 from stabilize.lookout import Lookout
 from stabilize.net import Nets
-from stabilize.queue.queue import MESSAGES, Queue
+from stabilize.queue.queue import Queue
+from stabilize.queue.rows import MESSAGES
 from stabilize.queue.taking import Taking
-from stabilize.tasks.body import Outcome
 from stabilize.turn import Turn
-from stabilize.work import Finished, HandlerLookup, Held, Taken, Worker, Written
+from stabilize.work import Finished, HandlerLookup, Taken, Worker, Written
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,7 @@ class Coordinator:
         self.trouble = 0
         self.missed = 0
         """How many turns in a row got nothing although something was due."""
+        self.desk = Desk(self.landed)
         self._wake = threading.Event()
         self._lookout = Lookout(poll_seconds)
         self.next_at: int | None = None
@@ -99,7 +102,8 @@ class Coordinator:
         if deadline is not None:
             seconds = min(seconds, deadline - time.monotonic())
         if seconds > 0:
-            self._wake.wait(seconds)
+            with nullcontext() if self.closing else self.desk.open():
+                self._wake.wait(seconds)
         self._wake.clear()
 
     @property
@@ -142,6 +146,9 @@ class Coordinator:
 
     def step(self) -> int:
         """Play one turn if there is anything to play; return how many messages it handled."""
+        offered = self.desk.take()
+        if offered:
+            return self._admit(offered)
         self.flights.give_up_late()
         finished = self.flights.drain()
         if self._one_by_one > 0:
@@ -176,14 +183,10 @@ class Coordinator:
         if self._one_by_one > 0:
             self._one_by_one -= 1
             limit = 1
-        connection = self._open()
-        turn: Turn | None = None
         roots: list[Taken] = []
+        later: list[Finished] = []
         try:
-            with rolled_back_on_error(connection):
-                self.database.backend.begin(connection)
-                turn = self._new_turn(connection, self._slots())
-                later: list[Finished] = []
+            with self._turn() as turn:
                 if some:
                     taken, later = turn.take_finished(some)
                     roots += taken
@@ -193,26 +196,58 @@ class Coordinator:
                     roots += self._take(turn, limit, {root.row.id for root in roots})
                 for root in roots:
                     self._play_root(turn, root)
-                written = turn.write()
-                connection.commit()
         except Exception as error:  # a handler's is charged to its message
-            if turn is not None:
-                turn.forget()
             if self.database.backend.is_trouble(error):
                 raise
             self._failed(roots, some, error)
             return 0
-        self.trouble = 0
-        self.turns += 1
         self.flights.finished.extend(later)
-        self.after_commit(turn, written)
+        self._committed(turn)
         if not roots and only is None and self._look():  # it is locked by others just now
             self.missed += 1
             pause_within(0.002)
             self._lookout.tell()
         else:
             self.missed = 0
-        return written.played
+        return turn.written.played
+
+    @contextmanager
+    def _turn(self) -> Iterator[Turn]:
+        """A turn in a transaction, written and committed at the end."""
+        connection = self._open()
+        turn: Turn | None = None
+        try:
+            with rolled_back_on_error(connection):
+                self.database.backend.begin(connection, self.flights.next_deadline())
+                turn = self._new_turn(connection, self._slots())
+                yield turn
+                turn.write()
+                connection.commit()
+        except BaseException:
+            if turn is not None:
+                turn.forget()
+            raise
+
+    def _committed(self, turn: Turn) -> None:
+        self.trouble = 0
+        self.turns += 1
+        self.after_commit(turn, turn.written)
+
+    def _admit(self, offered: list[Submission]) -> int:
+        """Store and start new workflows in one turn; if it cannot, each caller does it alone."""
+        try:
+            with self._turn() as turn:
+                admitted = turn.admit(offered, self.handler_of)
+        except Exception as error:  # noqa: BLE001  # the callers try again, and raise what it is
+            logger.debug("%d workflows are not admitted: %s", len(offered), error)
+            self._drop_connection()
+            admitted = [False] * len(offered)
+        for submission, is_new in zip(offered, admitted, strict=True):
+            submission.done.set_result(is_new)
+        if not any(admitted):
+            return 0
+        self._committed(turn)
+        return turn.written.played
 
     def _take(self, turn: Turn, limit: int, present: set[str]) -> list[Taken]:
         self._lookout.looking()
@@ -232,7 +267,7 @@ class Coordinator:
 
     def _is_under_way(self, turn: Turn, one: Taken) -> bool:
         """Renew a message whose body runs in this very process although its lease ran out."""
-        if one.row.holder != self.worker.id or one.row.id not in self.flights.ids():
+        if one.row.holder != self.worker.id or one.row.id not in self.flights:
             return False
         turn.connection.execute(
             update(MESSAGES)
@@ -294,7 +329,7 @@ class Coordinator:
     def after_commit(self, turn: Turn, written: Written) -> None:
         """What a committed turn leaves to be done outside of it."""
         for held in written.dispatched:
-            self.flights.launch(held, turn.locked[held.message.execution_id])
+            self.flights.launch(held, turn.locked[held.execution_id])
         if written.purged:
             self.flights.withdraw(written.purged)
         self.publish(written)
@@ -325,7 +360,7 @@ class Coordinator:
         if not roots:
             raise error
         root = roots[0]
-        others = [done for done in finished if done.held.id != root.row.id]
+        others = [done for done in finished if done.message.row_id != root.row.id]
         self.flights.finished.extendleft(reversed(others))
         logger.error(
             "message %s (%s) failed",
@@ -358,14 +393,6 @@ class Coordinator:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-
-    # --- transactional tasks ----------------------------------------------------------------
-
-    def transactional(self, held: Held, body: Callable[[Any], Outcome]) -> Outcome | None:
-        """Run a body in the very transaction that records its outcome (executor thread)."""
-        from stabilize.transactional import play_with_body  # noqa: PLC0415  # needs this module
-
-        return play_with_body(self, held, body)
 
 
 def _what(row: Any) -> str:

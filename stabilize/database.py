@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     BigInteger,
@@ -19,7 +19,6 @@ from sqlalchemy import (
     Insert,
     Table,
     column,
-    event,
     insert,
     inspect,
     literal,
@@ -27,16 +26,17 @@ from sqlalchemy import (
     table,
 )
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import ColumnElement
 
-from stabilize.backends import Backend, SqliteBackend, backend_for, rolled_back_on_error
+from stabilize.backends import Backend, backend_for, rolled_back_on_error
 from stabilize.backends.base import pause_within
 from stabilize.clock import Clock, new_id
 from stabilize.errors import ConcurrencyError, ConfigurationError, SchemaError
+from stabilize.joining import after_commit
 from stabilize.models import metadata
-from stabilize.models.base import REVISION, VERSION_TABLE
+from stabilize.models.base import REVISION, VERSION_TABLE, schema_of
 
 Joinable = Session | Connection
 """What a verb can join: the caller's own session or connection."""
@@ -79,6 +79,8 @@ class Database:
         self.clock: Clock | None = None
         self.turns = engine.execution_options(**backend.turn_options)
         self.polls = engine.execution_options(**backend.poll_options)
+        self.desks: dict[str, Any] = {}
+        """Where this process takes new workflows, by the name of the queue."""
         self._listeners: list[Callable[[], None]] = []
         self._anchor: Connection | None = None
         self._schema_checked = False
@@ -87,8 +89,8 @@ class Database:
         """Who sends the wake-ups of this process."""
         self.others = False
         """Other processes are known to be at work on this database."""
-        if isinstance(backend, SqliteBackend) and backend.in_memory and owned:
-            self._anchor = engine.connect()  # the database lives while a connection does
+        if backend.in_memory and owned:
+            self._anchor = engine.connect()
             weakref.finalize(self, _let_go, self._anchor, engine)
 
     @classmethod
@@ -101,9 +103,21 @@ class Database:
             kind.check_engine(target)
             return cls._shared(kind, lambda: target, kind.identity(target), owned=False)
         text = str(target).replace("postgres://", "postgresql://", 1)
-        kind = backend_for(make_url(text).get_backend_name())
+        try:
+            kind = backend_for(make_url(text).get_backend_name())
+        except ArgumentError as error:
+            raise ConfigurationError(
+                "that is no database URL (it is not shown here, for it may hold a password): write "
+                "it as sqlite:///file.db or postgresql://user:password@host/name"
+            ) from error
         url = kind.url(text if isinstance(target, str) else target)
-        engine = kind.create_engine(url)  # lazy: no connection is made here
+        try:
+            engine = kind.create_engine(url)  # lazy: no connection is made here
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(
+                f"the driver {error.name!r} of {url.drivername} is not installed: "
+                "pip install 'stabilize[all]'"
+            ) from error
         return cls._shared(kind, lambda: engine, kind.identity(engine), owned=True)
 
     @classmethod
@@ -113,12 +127,7 @@ class Database:
         with _registry_lock:
             found = _registry.get(identity)
             if found is None or (not owned and found.engine is not engine()):
-                backend = (
-                    SqliteBackend(in_memory=identity.startswith("sqlite-memory:"))
-                    if kind is SqliteBackend
-                    else kind()
-                )
-                found = cls(engine(), backend, owned=owned)
+                found = cls(engine(), kind.of(identity), owned=owned)
                 found.identity = identity
                 _registry[identity] = found
             return found
@@ -145,7 +154,7 @@ class Database:
 
     def has_tables(self, connection: Connection | None = None) -> bool:
         target = connection or self.engine
-        return inspect(target).has_table("stabilize_workflows", schema=_schema_of(target))
+        return inspect(target).has_table("stabilize_workflows", schema=schema_of(target))
 
     def require_tables(self, connection: Connection | None = None) -> None:
         """Raise `SchemaError` with the remedy when the tables are missing.
@@ -165,7 +174,7 @@ class Database:
 
     def _refuse_newer(self, target: Connection | Engine) -> None:
         """Two neighbouring versions of the code run on one schema; beyond that nothing is sure."""
-        schema = _schema_of(target)
+        schema = schema_of(target)
         if not inspect(target).has_table(VERSION_TABLE, schema=schema):
             return  # made by create_tables
         versions = table(VERSION_TABLE, column("version_num"), schema=schema)
@@ -221,11 +230,17 @@ class Database:
             cause=error,
         )
 
-    def transact(self, work: Callable[[Connection], T], join: Joinable | None = None) -> T:
+    def transact(
+        self,
+        work: Callable[[Connection], T],
+        join: Joinable | None = None,
+        *,
+        brings_work: bool = True,
+    ) -> T:
         """Do `work` in a transaction: the caller's, or one of its own.
 
         One of its own is tried again when the database is in trouble (a deadlock, a lost
-        connection), for a bounded time.
+        connection), for a bounded time; and once when somebody else has inserted the same.
         """
         if join is not None:
             return work(self._joined(join))
@@ -234,8 +249,12 @@ class Database:
             with self._own() as connection:
                 return work(connection)
 
-        done = self.retrying(attempt)
-        self.wake_all()
+        try:
+            done = self.retrying(attempt)
+        except IntegrityError:
+            done = self.retrying(attempt)
+        if brings_work:
+            self.wake_all()
         return done
 
     def _joined(self, join: Joinable) -> Connection:
@@ -247,7 +266,7 @@ class Database:
                 "give both the same engine"
             )
         if isinstance(join, Session):
-            event.listen(join, "after_commit", lambda _: self.wake_all(), once=True)
+            after_commit(join, self.wake_all)
         return connection
 
     def retrying(self, work: Callable[[], T], *, patience: float = _VERB_PATIENCE) -> T:
@@ -314,12 +333,6 @@ class Database:
 def insert_into(table: Table) -> Insert:
     """The bulk insert of a table, built once."""
     return insert(table)
-
-
-def _schema_of(target: Connection | Engine) -> str | None:
-    translated = target.get_execution_options().get("schema_translate_map") or {}
-    schema: str | None = translated.get(None)
-    return schema
 
 
 def _let_go(anchor: Connection, engine: Engine) -> None:

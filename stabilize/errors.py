@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import http.client
+import re
 import socket
 import urllib.error
 from typing import Any
@@ -153,10 +154,6 @@ class QueueError(StabilizeError):
     code = 500
 
 
-class DeadLetterError(QueueError):
-    code = 501
-
-
 class VerificationError(StabilizeError):
     code = 600
 
@@ -165,16 +162,14 @@ class TransientVerificationError(VerificationError, TransientError):
     code = 601
 
 
-_TRANSIENT_ERRNOS = frozenset(
-    {
-        errno.ECONNREFUSED,
-        errno.ECONNRESET,
-        errno.ECONNABORTED,
-        errno.ETIMEDOUT,
-        errno.EHOSTUNREACH,
-        errno.ENETUNREACH,
-    }
-)
+_TRANSIENT_ERRNOS = {
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.ECONNABORTED,
+    errno.ETIMEDOUT,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+}
 _TRANSIENT_TYPES = (
     ConnectionError,
     TimeoutError,
@@ -183,22 +178,11 @@ _TRANSIENT_TYPES = (
     urllib.error.URLError,
 )
 _PERMANENT_TYPES = (ValueError, TypeError, AttributeError, KeyError, IndexError)
-_PERMANENT_WORDS = (
-    "validation",
-    "authentication",
-    "authorization",
-    "forbidden",
-    "notfound",
-    "invalid",
+_PERMANENT_NAMES = re.compile(
+    "validation|authentication|authorization|forbidden|notfound|invalid", re.IGNORECASE
 )
-_TRANSIENT_WORDS = (
-    "timeout",
-    "connection",
-    "temporary",
-    "unavailable",
-    "retry",
-    "throttl",
-    "ratelimit",
+_TRANSIENT_NAMES = re.compile(
+    "timeout|connection|temporary|unavailable|retry|throttl|ratelimit", re.IGNORECASE
 )
 
 
@@ -212,10 +196,10 @@ def is_transient(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNOS:
         return True
-    name = type(error).__name__.lower()
-    if any(word in name for word in _PERMANENT_WORDS):
+    name = type(error).__name__
+    if _PERMANENT_NAMES.search(name):
         return False
-    if any(word in name for word in _TRANSIENT_WORDS):
+    if _TRANSIENT_NAMES.search(name):
         return True
     return error.__cause__ is not None and is_transient(error.__cause__)
 
@@ -226,7 +210,7 @@ def is_permanent(error: BaseException) -> bool:
         return False
     if isinstance(error, (PermanentError, *_PERMANENT_TYPES)):
         return True
-    return any(word in type(error).__name__.lower() for word in _PERMANENT_WORDS)
+    return _PERMANENT_NAMES.search(type(error).__name__) is not None
 
 
 def truncate_error(text: str, max_bytes: int = 102_400) -> str:

@@ -6,51 +6,78 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from stabilize.clock import now_ms
-from stabilize.database import Database
-from stabilize.errors import TaskTimeoutError
-from stabilize.executor import BodyThreads
-from stabilize.models import StageExecution
+from stabilize.errors import ConcurrencyError, TaskTimeoutError
+from stabilize.executor import BodyThreads, Lent, Processes
+from stabilize.models import StageExecution, TaskExecution
 from stabilize.net import Net
-from stabilize.queue.messages import PlanStage, RunHook, RunTask
+from stabilize.queue.messages import Message, PlanStage, RunHook, RunTask
 from stabilize.stages.builder import StageDefinitionBuilderFactory, plan
 from stabilize.status import WorkflowStatus
 from stabilize.tasks.body import CancellationToken, Outcome, bound, failure, run_body
-from stabilize.tasks.interface import RetryableTask, Task, TransactionalTask
-from stabilize.tasks.registry import TaskRegistry
-from stabilize.views import view_of
-from stabilize.work import Finished, Held
+from stabilize.tasks.interface import RetryableTask, TransactionalTask
+from stabilize.tasks.loops import LoopTask
+from stabilize.tasks.registry import AnyTask, TaskRegistry
+from stabilize.transactional import play_with_body
+from stabilize.views import Handed, view_of
+from stabilize.work import Finished
+
+if TYPE_CHECKING:
+    from stabilize.coordinator import Coordinator
 
 logger = logging.getLogger(__name__)
 
-_SHORT_SECONDS = 0.005
-_AHEAD = 4
-"""So many times its slots a process holds while its bodies are short: turns are shared by more."""
-
-Transactional = Callable[[Held, Callable[[Any], Outcome]], Outcome | None]
+_LAST_WORDS = 30.0
+"""How many seconds `on_timeout` may take at the least."""
 
 
 @dataclass(eq=False)
 class Flight:
     """One execution: the message it is for, and how long it may take."""
 
-    held: Held
+    message: Message
     stage: StageExecution
-    task_name: str = ""
-    task_type: str = ""
-    task_started: int | None = None
-    token: CancellationToken = field(default_factory=CancellationToken)
-    deadline: float | None = None
-    limit: float = 0.0
+    task: TaskExecution | None = None
     hook: str = "execute"
+    token: CancellationToken = field(default_factory=CancellationToken)
+    limit: float = 0.0
+    deadline: float = 0.0
+    """When it has taken too long, by the monotonic clock; 0 before it has begun."""
     future: Future[Any] | None = None
-    written_off: bool = False
+    """What a process does for it."""
+    connection: Any = None
+    """The driver's connection that a transactional task works on."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def task_type(self) -> str:
+        return "" if self.task is None else self.task.implementing_class
+
+    @contextmanager
+    def working_on(self, connection: Connection) -> Iterator[None]:
+        """Whoever writes the execution off cuts this connection; then nobody else may have it."""
+        self.connection = connection.connection.driver_connection
+        try:
+            yield
+        finally:
+            if self.take_connection() is None:
+                connection.invalidate()
+
+    def take_connection(self) -> Any:
+        with self.lock:
+            connection, self.connection = self.connection, None
+            return connection
 
 
 class Flights:
@@ -62,237 +89,159 @@ class Flights:
         slots: int,
         registry: TaskRegistry,
         builders: StageDefinitionBuilderFactory,
-        database: Database,
-        transactional: Transactional,
-        wake: Callable[[], None],
+        coordinator: Coordinator,
         timeout: float,
     ) -> None:
         self.slots = slots
         self.finished: deque[Finished] = deque()
-        self._given = executor
-        self._threads: BodyThreads | None = None
+        self._processes: Processes | None = None
+        self._threads: BodyThreads | Lent = BodyThreads(slots)
+        if isinstance(executor, ProcessPoolExecutor):
+            self._processes = Processes(executor)
+        elif executor is not None:
+            self._threads = Lent(executor)
         self._registry = registry
         self._builders = builders
-        self._database = database
-        self._transactional = transactional
-        self._wake = wake
+        self._coordinator = coordinator
+        self._database = coordinator.database
         self._timeout = timeout
         self._flights: dict[str, Flight] = {}
+        self._handed = Handed()
         self._lock = threading.Lock()
-        self._typical = _SHORT_SECONDS
 
     def __len__(self) -> int:
         return len(self._flights)
 
     @property
-    def awaited(self) -> int:
-        """How many executions will bring a result that counts: their stage was not canceled."""
-        with self._lock:
-            return sum(not flight.token.is_cancelled for flight in self._flights.values())
-
-    @property
     def free(self) -> int:
         """How many more messages to hold: more than run at once while bodies are short."""
-        ahead = _AHEAD if self._typical < _SHORT_SECONDS else 1
-        return self.slots * ahead - len(self._flights)
+        return self.slots * self._threads.ahead - len(self._flights) - self._threads.stuck
 
-    def ids(self) -> list[str]:
+    @property
+    def are_idle(self) -> bool:
+        """Nothing is under way, and nothing has come back."""
+        return not self._flights and not self.finished
+
+    def __contains__(self, row_id: str) -> bool:
+        return row_id in self._flights
+
+    def held(self) -> list[Message]:
+        """The messages whose executions are under way."""
         with self._lock:
-            return list(self._flights)
-
-    def threads(self) -> BodyThreads:
-        if self._threads is None:
-            self._threads = BodyThreads(self.slots)
-        return self._threads
+            return [flight.message for flight in self._flights.values()]
 
     # --- departures -------------------------------------------------------------------------
 
-    def launch(self, held: Held, net: Net) -> None:
+    def launch(self, message: Message, net: Net) -> None:
         """Hand a held message to the executor."""
-        message = held.message
         assert isinstance(message, (RunTask, RunHook, PlanStage))
         stage = net.stages[message.stage_id]
-        flight = Flight(held, view_of(net, stage, self._database))
-        if isinstance(message, RunHook):
-            flight.hook = message.hook
-        for task in net.tasks_of(stage):
-            if task.id == getattr(message, "task_id", ""):
-                flight.task_name, flight.task_type = task.name, task.implementing_class
-                flight.task_started = task.start_time
+        seen = view_of(net, stage, self._database, self._handed)
+        task_id, hook = getattr(message, "task_id", ""), getattr(message, "hook", "execute")
+        task = next((task for task in seen.tasks if task.id == task_id), None)
+        self._start(Flight(message, seen, task, hook))
+
+    def _start(self, flight: Flight) -> None:
         with self._lock:
-            self._flights[held.id] = flight
-        self._submit(flight)
-
-    def _submit(self, flight: Flight) -> None:
-        if self._given is None or isinstance(flight.held.message, PlanStage):
-            self.threads().call(lambda: self._fly(flight))
-            return
-        if isinstance(self._given, ProcessPoolExecutor):
-            future = self._submit_apart(flight, self._given)
-        else:
-            future = self._given.submit(self._run, flight)
-        if future is not None:
-            flight.future = future
-            future.add_done_callback(lambda future: self._returned(flight, future))
-
-    def _submit_apart(self, flight: Flight, pool: Executor) -> Future[Any] | None:
-        task = self._registry.get(flight.task_type)
-        if isinstance(task, TransactionalTask) or self._set_limit(flight, task) is not None:
-            self.threads().call(lambda: self._fly(flight))
-            return None
-        stage = flight.stage
-        stage.__dict__["context"] = dict(stage.context.items())
-        return pool.submit(run_body, task, stage, flight.hook, elapsed=self._elapsed(flight))
+            self._flights[flight.message.row_id] = flight
+        self._threads.call(lambda: self._fly(flight))
 
     def _fly(self, flight: Flight) -> None:
-        began = time.monotonic()
+        with self._lock:
+            if not self._is_under_way(flight):
+                return  # it was withdrawn before it began
+            flight.limit = flight.limit or self._timeout
+            least = _LAST_WORDS if flight.hook == "on_timeout" else 0.0
+            flight.deadline = time.monotonic() + max(least, flight.limit)
+        outcome: Outcome | None = None
         try:
             outcome = self._run(flight)
+        except BrokenProcessPool as error:
+            self._count_death(flight, error)
         except BaseException as error:  # noqa: BLE001  # the message has to come back
             outcome = failure(error)
-        self._typical += 0.1 * (time.monotonic() - began - self._typical)
-        self._landed(flight, outcome)
-        if flight.written_off and self._threads is not None:
-            self._threads.recover()
-
-    def _returned(self, flight: Flight, future: Future[Any]) -> None:
-        if future.cancelled():
-            outcome = failure(TimeoutError("the execution was cancelled before it began"))
-        else:
-            error = future.exception()
-            outcome = failure(error) if error is not None else future.result()
-            if flight.hook == "on_timeout" and outcome.status is WorkflowStatus.SKIPPED:
-                outcome = self._timeout_failure(flight)
-        self._landed(flight, outcome)
-
-    def _plan(self, flight: Flight, message: PlanStage) -> Outcome:
-        builder = self._builders.get(flight.stage.type)
-        if builder is None:
-            return failure(LookupError(f"no builder for stage type {flight.stage.type!r}"))
-        made = plan(builder, flight.stage, message.for_failure)
-        return Outcome(status=WorkflowStatus.SUCCEEDED, plan=made)
+        self._land(flight, outcome)
 
     def _run(self, flight: Flight) -> Outcome | None:
-        if isinstance(flight.held.message, PlanStage):
-            return self._plan(flight, flight.held.message)
+        """Do what the message asks for; None when there is nothing left to be recorded of it."""
+        if isinstance(flight.message, PlanStage):
+            return self._plan(flight.stage, flight.message)
         task = self._registry.get(flight.task_type)
         if isinstance(task, TransactionalTask):
-            flight.stage.context.items()  # now: SQLite in memory has no readers beside a writer
-            return self._transactional(
-                flight.held,
-                lambda session: run_body(
-                    task,
-                    flight.stage,
-                    session=session,
-                    lets_out=self._database.backend.is_trouble,
-                ),
-            )
+            return self._in_its_transaction(flight, task)
+        if self._processes is None or isinstance(task, LoopTask):
+            outcome = self._execute(flight, task)
+        else:
+            outcome = self._in_a_process(flight, task, self._processes)
+        if flight.hook == "on_timeout" and outcome.status is WorkflowStatus.SKIPPED:
+            return _timeout_failure(flight)
+        return outcome
+
+    def _plan(self, stage: StageExecution, message: PlanStage) -> Outcome:
+        builder = self._builders.get(stage.type)
+        if builder is None:
+            return failure(LookupError(f"no builder for stage type {stage.type!r}"))
+        made = plan(builder, stage, message.for_failure)
+        return Outcome(status=WorkflowStatus.SUCCEEDED, plan=made)
+
+    def _execute(self, flight: Flight, task: AnyTask) -> Outcome:
         with bound(flight.token):
-            if flight.hook == "execute":
-                late = self._set_limit(flight, task)
-                if late is not None:
-                    return self._timed_out(task, flight, late)
-            elapsed = self._elapsed(flight)
-            outcome = run_body(task, flight.stage, flight.hook, elapsed=elapsed)
-            if flight.hook == "on_timeout" and outcome.status is WorkflowStatus.SKIPPED:
-                return self._timeout_failure(flight)
-            return outcome
+            return self._too_late(flight, task) or run_body(
+                task, flight.stage, flight.hook, elapsed=self._elapsed(flight)
+            )
+
+    def _in_a_process(self, flight: Flight, task: AnyTask, processes: Processes) -> Outcome:
+        too_late = self._too_late(flight, task)
+        if too_late is not None:
+            return too_late
+        stage = flight.stage
+        stage.__dict__["context"] = dict(stage.context.items())
+        flight.future = processes.submit(
+            run_body, task, stage, flight.hook, elapsed=self._elapsed(flight)
+        )
+        outcome: Outcome = flight.future.result()
+        return outcome
+
+    def _in_its_transaction(self, flight: Flight, task: TransactionalTask) -> Outcome | None:
+        flight.stage.context.items()  # now: SQLite in memory has no readers beside a writer
+        self._too_late(flight, task)
+        is_trouble = self._database.backend.is_trouble
+
+        def body(session: Any) -> Outcome:
+            with bound(flight.token):
+                return run_body(task, flight.stage, session=session, lets_out=is_trouble)
+
+        return play_with_body(self._coordinator, flight, body)
 
     def _elapsed(self, flight: Flight) -> float:
-        if flight.task_started is None:
-            return 0.0
+        """Seconds since the task was first begun."""
         clock = self._database.clock
         now = now_ms() if clock is None else clock.now_ms()
-        return max(0.0, (now - flight.task_started) / 1000)
-
-    # --- time limits ------------------------------------------------------------------------
-
-    def _set_limit(self, flight: Flight, task: Any) -> str | None:
-        """Find how long this execution may take; the reason when it is too late to begin."""
-        limit = self._timeout
-        own = flight.stage.settings.get("stageTimeoutMs")
-        if isinstance(own, (int, float)):
-            limit = own / 1000
-        if isinstance(task, RetryableTask):
-            total = task.get_dynamic_timeout(flight.stage)
-            if timedelta(seconds=self._elapsed(flight)) > total:
-                return f"Task exceeded total timeout ({total})"
-            one = task.get_execution_timeout(flight.stage).total_seconds()
-            limit = min(limit, one) if isinstance(own, (int, float)) else one
-        flight.limit = limit
-        flight.deadline = time.monotonic() + limit
-        return None
-
-    def _timed_out(self, task: Task, flight: Flight, reason: str) -> Outcome:
-        outcome = run_body(task, flight.stage, "on_timeout")
-        if outcome.status is not WorkflowStatus.SKIPPED:
-            return outcome
-        return failure(TaskTimeoutError(reason), timed_out=True)
-
-    def _timeout_failure(self, flight: Flight) -> Outcome:
-        return failure(
-            TaskTimeoutError(
-                f"Task {flight.task_name!r} exceeded its timeout of {flight.limit:g} s"
-            ),
-            timed_out=True,
-        )
-
-    def next_deadline(self) -> float | None:
-        """When the next execution has taken too long, by the monotonic clock."""
-        with self._lock:
-            deadlines = [f.deadline for f in self._flights.values() if f.deadline is not None]
-        return min(deadlines, default=None)
-
-    def give_up_late(self) -> None:
-        """Write off the executions that have taken too long; their slots are free again."""
-        now = time.monotonic()
-        with self._lock:
-            late = [f for f in self._flights.values() if f.deadline and f.deadline <= now]
-            for flight in late:
-                del self._flights[flight.held.id]
-        for flight in late:
-            self._write_off(flight)
-            wants = self._registry.overrides(flight.task_type, "on_timeout")
-            if flight.hook == "execute" and wants:
-                again = replace(
-                    flight,
-                    hook="on_timeout",
-                    token=CancellationToken(),
-                    deadline=now + max(30.0, flight.limit),
-                    written_off=False,
-                )
-                with self._lock:
-                    self._flights[again.held.id] = again
-                self._submit(again)
-            else:
-                self.finished.append(
-                    Finished(held=flight.held, outcome=self._timeout_failure(flight))
-                )
-
-    def _write_off(self, flight: Flight) -> None:
-        flight.token.cancel()
-        logger.warning(
-            "stage %r: its task takes longer than %g s and is written off",
-            flight.stage.ref_id,
-            flight.limit,
-            extra={"workflow_id": flight.stage.workflow_id},
-        )
-        if flight.future is not None:
-            flight.future.cancel()
-        elif self._threads is not None:
-            flight.written_off = True
-            self._threads.abandon()
+        started = flight.task.start_time if flight.task is not None else None
+        return 0.0 if started is None else max(0.0, (now - started) / 1000)
 
     # --- arrivals ---------------------------------------------------------------------------
 
-    def _landed(self, flight: Flight, outcome: Outcome | None) -> None:
+    def _is_under_way(self, flight: Flight) -> bool:
+        return self._flights.get(flight.message.row_id) is flight
+
+    def _land(self, flight: Flight, outcome: Outcome | None) -> None:
         with self._lock:
-            if self._flights.get(flight.held.id) is not flight:
-                return  # written off
+            if not self._is_under_way(flight):
+                self._threads.recover()
+                return
             if outcome is not None:
-                self.finished.append(Finished(held=flight.held, outcome=outcome))
-            del self._flights[flight.held.id]
-        self._wake()
+                self.finished.append(Finished(message=flight.message, outcome=outcome))
+            del self._flights[flight.message.row_id]
+        self._coordinator.landed()
+
+    def _count_death(self, flight: Flight, error: BrokenProcessPool) -> None:
+        """Give a message back whose process is gone: as if its worker had died of it."""
+        logger.warning("stage %r lost its process: %s", flight.stage.ref_id, error)
+        try:
+            self._coordinator.queue.count_death(flight.message)
+        except (DBAPIError, ConcurrencyError) as trouble:  # then its lease ends
+            logger.warning("a death is not counted: %s", trouble)
 
     def drain(self) -> list[Finished]:
         """Take the results that have come in."""
@@ -301,25 +250,99 @@ class Flights:
             found.append(self.finished.popleft())
         return found
 
-    def withdraw(self, purged: Iterable[tuple[str, str | None]]) -> None:
-        """Tell running code that its message is gone: its stage was canceled."""
-        with self._lock:
-            for workflow_id, stage_id in purged:
-                for flight in self._flights.values():
-                    stage = flight.stage
-                    if isinstance(flight.held.message, RunHook):
-                        continue
-                    if stage.workflow_id == workflow_id and stage_id in (None, stage.id):
-                        flight.token.cancel()
+    # --- time limits ------------------------------------------------------------------------
 
-    def withdraw_missing(self, still_held: set[str], asked: Iterable[str]) -> None:
-        """Tell code to stop whose message another process has deleted or taken over."""
+    def _too_late(self, flight: Flight, task: AnyTask) -> Outcome | None:
+        """Find how long an execution may take; what it comes to when it is too late to begin."""
+        if flight.hook != "execute":
+            return None
+        own = flight.stage.settings.get("stageTimeoutMs")
+        limits = [own / 1000] if isinstance(own, (int, float)) else []
+        if isinstance(task, RetryableTask):
+            total = task.get_dynamic_timeout(flight.stage)
+            if timedelta(seconds=self._elapsed(flight)) > total:
+                said = run_body(task, flight.stage, "on_timeout")
+                late = TaskTimeoutError(f"Task exceeded total timeout ({total})")
+                is_silent = said.status is WorkflowStatus.SKIPPED
+                return failure(late, timed_out=True) if is_silent else said
+            limits.append(task.get_execution_timeout(flight.stage).total_seconds())
+        flight.limit = min(limits, default=self._timeout)
+        flight.deadline = time.monotonic() + flight.limit
+        return None
+
+    def next_deadline(self) -> float | None:
+        """When the next execution has taken too long, by the monotonic clock."""
         with self._lock:
-            for id in asked:
-                if id not in still_held and id in self._flights:
-                    self._flights[id].token.cancel()
+            return min((f.deadline for f in self._flights.values() if f.deadline), default=None)
+
+    def give_up_late(self) -> None:
+        """Write off the executions that have taken too long, after a last word of theirs."""
+        now = time.monotonic()
+        for flight in self._write_off(lambda flight: 0 < flight.deadline <= now):
+            logger.warning(
+                "stage %r: its task takes longer than %g s and is written off",
+                flight.stage.ref_id,
+                flight.limit,
+                extra={"workflow_id": flight.stage.workflow_id},
+            )
+            message, stage, task = flight.message, flight.stage, flight.task
+            wants = self._registry.overrides(flight.task_type, "on_timeout")
+            if flight.hook == "execute" and wants:
+                self._start(Flight(message, stage, task, "on_timeout", limit=flight.limit))
+            else:
+                self.finished.append(Finished(message=message, outcome=_timeout_failure(flight)))
+
+    def withdraw(self, purged: Collection[tuple[str, str | None]]) -> None:
+        """Write off what runs for messages that are gone: their stages were canceled."""
+        gone = set(purged)
+
+        def is_withdrawn(flight: Flight) -> bool:
+            workflow_id = flight.stage.workflow_id
+            purged = (workflow_id, None) in gone or (workflow_id, flight.stage.id) in gone
+            return purged and not flight.message.tidies_up
+
+        self._write_off(is_withdrawn)
+
+    def withdraw_these(self, messages: Collection[Message]) -> None:
+        """Write off what runs for messages that another process has deleted or taken over."""
+        lost = {(message.row_id, message.attempts) for message in messages}
+        self._write_off(lambda f: (f.message.row_id, f.message.attempts) in lost)
+
+    def _write_off(self, wanted: Callable[[Flight], bool]) -> list[Flight]:
+        """Tell executions to stop: their results do not count, and others may have their slots."""
+        with self._lock:
+            chosen = [flight for flight in self._flights.values() if wanted(flight)]
+            for flight in chosen:
+                del self._flights[flight.message.row_id]
+                if flight.deadline:
+                    self._threads.abandon()
+        for flight in chosen:
+            flight.token.cancel()
+            if flight.future is not None:
+                flight.future.cancel()
+            self._cut(flight)
+        if self._threads.stuck:
+            logger.error("%d slots are taken by bodies that do not end", self._threads.stuck)
+        return chosen
+
+    def _cut(self, flight: Flight) -> None:
+        connection = flight.take_connection()
+        if connection is None:
+            return
+        try:
+            self._database.backend.cut(self._database.engine, connection)
+        except DBAPIError as error:
+            logger.warning("stage %r keeps what it has locked: %s", flight.stage.ref_id, error)
 
     def shutdown(self) -> None:
-        if self._threads is not None:
-            self._threads.shutdown(wait=False)
-            self._threads = None
+        """Nothing more is waited for: what still runs is told to stop."""
+        self._threads.shutdown()
+        self._write_off(lambda flight: True)
+        if self._processes is not None:
+            self._processes.shutdown()
+
+
+def _timeout_failure(flight: Flight) -> Outcome:
+    what = "The builder" if flight.task is None else f"Task {flight.task.name!r}"
+    text = f"{what} exceeded its timeout of {flight.limit:g} s"
+    return failure(TaskTimeoutError(text), timed_out=True)

@@ -25,15 +25,14 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from stabilize.backends import SqliteBackend, rolled_back_on_error
+from stabilize.backends import rolled_back_on_error
 from stabilize.database import Database
 from stabilize.errors import SchemaError, StabilizeError
-from stabilize.models.base import PREFIX
+from stabilize.models.base import PREFIX, VERSION_TABLE, schema_of
 
 if TYPE_CHECKING:
     from typer import Typer
 
-VERSION_TABLE = f"{PREFIX}alembic_version"
 _PATIENCE = 60.0
 
 Target = str | URL | Engine | Connection | Database
@@ -60,7 +59,7 @@ def downgrade(target: Target, revision: str, *, schema: str | None = None) -> No
 def current(target: Target, *, schema: str | None = None) -> str | None:
     """The revision of the tables, None when there are none."""
     with _connected(target, writes=False) as connection:
-        return _current(connection, schema or _schema_of(connection))
+        return _current(connection, schema or schema_of(connection))
 
 
 def check(target: Target, *, schema: str | None = None) -> None:
@@ -105,7 +104,7 @@ def _configured(target: Target, schema: str | None, *, writes: bool = True) -> I
     config = Config(stdout=io.StringIO())
     config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
     with _connected(target, writes=writes) as connection, _proxies_kept():
-        before = _schema_of(connection)
+        before = schema_of(connection)
         config.attributes["connection"] = connection
         config.attributes["schema"] = schema or before
         _refuse_newer(config, connection)
@@ -126,28 +125,13 @@ def _connected(target: Target, *, writes: bool) -> Iterator[Connection]:
     database = Database.at(target)
     with (
         database.turns.connect() as connection,
-        _references_off(database, connection),
+        database.backend.altering(connection),
         rolled_back_on_error(connection),
     ):
         if writes:
             database.backend.begin(connection, time.monotonic() + _PATIENCE)
         yield connection
         connection.commit()
-
-
-@contextmanager
-def _references_off(database: Database, connection: Connection) -> Iterator[None]:
-    """SQLite alters a table by copying and dropping it, and a drop deletes what refers to it."""
-    if not isinstance(database.backend, SqliteBackend):
-        yield
-        return
-    driver: Any = connection.connection.driver_connection
-    on = driver.execute("PRAGMA foreign_keys").fetchone()[0]
-    driver.execute("PRAGMA foreign_keys = OFF")
-    try:
-        yield
-    finally:
-        driver.execute(f"PRAGMA foreign_keys = {int(on)}")
 
 
 @contextmanager
@@ -163,12 +147,6 @@ def _proxies_kept() -> Iterator[None]:
 
 
 # --- revisions ----------------------------------------------------------------------------------
-
-
-def _schema_of(connection: Connection) -> str | None:
-    translated = connection.get_execution_options().get("schema_translate_map") or {}
-    schema: str | None = translated.get(None)
-    return schema
 
 
 def _current(connection: Connection, schema: str | None) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from stabilize.database import Joinable
+from stabilize.desk import Desk, may_be_admitted
 from stabilize.errors import ConfigurationError
 from stabilize.events.context import current_actor
 from stabilize.explain import Explanation, explain
@@ -23,6 +24,7 @@ from stabilize.queue.messages import (
 )
 from stabilize.queue.queue import Queue
 from stabilize.store import WorkflowStore
+from stabilize.store_rows import rows_of_workflow
 
 
 class Orchestrator:
@@ -45,14 +47,24 @@ class Orchestrator:
     def start(self, workflow: Workflow, *, session: Joinable | None = None) -> None:
         """Start a workflow, storing it first if it is not stored; a second start does nothing."""
 
+        message = StartWorkflow(
+            execution_id=workflow.id, execution_type=workflow.type.name, user=_by("")
+        )
+        if session is None and self._hand_over(workflow, message):
+            return
+
         def submit(connection: Connection) -> None:
-            self.store.store_on(connection, workflow)
-            message = StartWorkflow(
-                execution_id=workflow.id, execution_type=workflow.type.name, user=_by("")
-            )
+            self.store.store_on(connection, workflow, alone=session is None)
             self.queue.push_on(connection, message, priority=workflow.created_at)
 
         self.queue.database.transact(submit, session)
+
+    def _hand_over(self, workflow: Workflow, message: StartWorkflow) -> bool:
+        """Have the coordinator of this process store and start it, if it has nothing to do."""
+        desk: Desk | None = self.queue.database.desks.get(self.queue.name)
+        if desk is None or not desk.is_open or not may_be_admitted(workflow):
+            return False
+        return desk.submit(rows_of_workflow(workflow), message)
 
     def cancel(
         self,

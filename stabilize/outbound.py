@@ -7,10 +7,13 @@ to the very address that was checked, so that a second answer of the name server
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ipaddress
 import socket
 import ssl
+import threading
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -97,3 +100,33 @@ def http_connection(
         connection.context = ssl.create_default_context()
     target = parts.path or "/"
     return connection, f"{target}?{parts.query}" if parts.query else target
+
+
+def request(
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    timeout: float,
+    allow_private: bool = False,
+) -> tuple[int, http.client.HTTPMessage]:
+    """Send one request; return status and headers of the answer, which comes within `timeout`."""
+    connection, target = http_connection(url, timeout, allow_private=allow_private)
+    # the socket's own timeout is for each read; an endpoint that drips would outlast it
+    watchdog = threading.Timer(timeout, _cut, [connection])
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        connection.request(method, target, body, dict(headers))
+        response = connection.getresponse()
+        return response.status, response.headers
+    finally:
+        watchdog.cancel()
+        connection.close()
+
+
+def _cut(connection: http.client.HTTPConnection) -> None:
+    if connection.sock is not None:
+        with contextlib.suppress(OSError):
+            connection.sock.shutdown(socket.SHUT_RDWR)

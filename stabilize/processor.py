@@ -7,11 +7,10 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError
 
 from stabilize.clock import new_id
@@ -22,9 +21,8 @@ from stabilize.events.recorder import get_event_recorder
 from stabilize.flights import Flights
 from stabilize.handlers import Handler, default_handlers
 from stabilize.heartbeat import Heartbeat
-from stabilize.models import Workflow
 from stabilize.queue.messages import Message
-from stabilize.queue.queue import MESSAGES, Queue, bury
+from stabilize.queue.queue import Queue
 from stabilize.queue.taking import Taking
 from stabilize.stages.builder import StageDefinitionBuilderFactory, get_default_factory
 from stabilize.store import WorkflowStore
@@ -137,27 +135,23 @@ class QueueProcessor:
 
     # --- the parts --------------------------------------------------------------------------
 
-    def _open(self, *, fails_unknown: bool) -> Coordinator:
+    def _open(self, *, by_hand: bool, limit: int | None = None) -> Coordinator:
         self.database.require_tables()
         worker = Worker(
             id=self._id,
-            lease_ms=int(self.queue.lock_duration.total_seconds() * 1000),
+            lease_ms=self.queue.lease_ms,
             knows=self.registry.has,
             overrides=self.registry.overrides,
             has_builder=self.builders.has,
             task_names=self.registry.known_names(),
-            fails_unknown=fails_unknown,
-            limit=self.config.batch,
+            fails_unknown=by_hand,
+            limit=limit or self.config.batch,
         )
-        coordinator = Coordinator(
-            self.queue,
-            worker,
-            self._handler_of,
-            self._flights,
-            self.config.poll_frequency_ms / 1000,
-        )
+        poll = self.config.poll_frequency_ms / 1000
+        coordinator = Coordinator(self.queue, worker, self._handler_of, self._flights, poll)
         self._coordinator = coordinator
-        self._heartbeat = Heartbeat(coordinator, worker.task_names, self.config.max_workers)
+        self._heartbeat = Heartbeat(coordinator, self.config.max_workers, announce=not by_hand)
+        self._heartbeat.start()
         self.database.on_wake(coordinator.wake)
         recorder = get_event_recorder()
         if recorder is not None:
@@ -170,9 +164,7 @@ class QueueProcessor:
             self.config.max_workers,
             self.registry,
             self.builders,
-            self.database,
-            coordinator.transactional,
-            coordinator.landed,
+            coordinator,
             self.config.task_timeout,
         )
 
@@ -183,24 +175,24 @@ class QueueProcessor:
             heartbeat.stop()
         if coordinator is not None:
             self.database.off_wake(coordinator.wake)
-            self._give_back(coordinator)
+            if self.database.desks.get(self.queue.name) is coordinator.desk:
+                del self.database.desks[self.queue.name]
+            coordinator.desk.close()
+            self._give_back(coordinator.flights)
             coordinator.close()
             coordinator.flights.shutdown()
 
-    def _give_back(self, coordinator: Coordinator) -> None:
-        ids = coordinator.flights.ids()
-        ids += [done.held.id for done in coordinator.flights.drain()]
-        if not ids:
-            return
+    def _give_back(self, flights: Flights) -> None:
+        held = [*flights.held(), *(done.message for done in flights.drain())]
         try:
-            with self.database.writing() as connection:
-                connection.execute(
-                    update(MESSAGES)
-                    .where(MESSAGES.c.id.in_(ids), MESSAGES.c.holder == self._id)
-                    .values(visible_at=self.database.now(), holder=None)
-                )
+            if held:
+                self.queue.give_back([message.row_id for message in held], self._id)
         except (DBAPIError, ConcurrencyError) as error:
-            logger.warning("%d messages are not given back, their leases end: %s", len(ids), error)
+            logger.warning("%d messages are not given back, their leases end: %s", len(held), error)
+
+    def _known_elsewhere(self) -> set[str]:
+        assert self._heartbeat is not None
+        return self._heartbeat.known_elsewhere()
 
     # --- by hand ----------------------------------------------------------------------------
 
@@ -210,59 +202,46 @@ class QueueProcessor:
         Turns are played in this thread, bodies in the executor, several at once. Returns how many
         messages were handled; 0 when another thread is at it already.
         """
-        return self._process(timeout, at_most=None)
+        return self._process(timeout)
 
     def process_one(self) -> bool:
         """Handle the message that goes first and what comes of it at once; say whether there was
         one."""
-        return self._process(self.config.task_timeout, at_most=1) > 0
+        return self._process(self.config.task_timeout, limit=1) > 0
 
-    def _process(self, timeout: float, at_most: int | None) -> int:
+    def _process(self, timeout: float, limit: int | None = None) -> int:
         if not self._playing.acquire(blocking=False):
             return 0
         try:
-            coordinator = self._open(fails_unknown=True)
-            assert self._heartbeat is not None
-            self._heartbeat.start(announce=False)
-            elsewhere = {name for names in self._heartbeat.others() for name in names}
-            coordinator.taking = Taking(self.queue, None, elsewhere)
+            coordinator = self._open(by_hand=True, limit=limit)
+            coordinator.taking = Taking(self.queue, None, self._known_elsewhere())
             end = time.monotonic() + timeout
-            handled = self._play_until(coordinator, end, at_most)
+            handled = self._play_until(coordinator, end, stops_at_once=limit is not None)
             recorder = get_event_recorder()
             if recorder is not None:
                 left = max(0.0, end - time.monotonic())
-                recorder.drain(self.database, left if at_most is None else min(left, 5.0))
+                recorder.drain(self.database, left if limit is None else min(left, 5.0))
             return handled
         finally:
             self._close()
             self._playing.release()
 
-    def _play_until(self, coordinator: Coordinator, end: float, at_most: int | None) -> int:
+    def _play_until(self, coordinator: Coordinator, end: float, *, stops_at_once: bool) -> int:
         handled = 0
-        if at_most is not None:
-            coordinator.worker = replace(coordinator.worker, limit=1)
         while True:
             played = coordinator.step()
             handled += played
-            if (
-                at_most is not None
-                and handled
-                and not coordinator.flights.awaited
-                and not (coordinator.flights.finished)
-            ):
-                return handled
+            # asked first: what lands from here on has put out its messages before we look for them
+            idle = coordinator.flights.are_idle
             now = time.monotonic()
-            if now >= end:
+            if now >= end or (stops_at_once and handled and idle):
                 return handled
             if played or coordinator.flights.finished:
                 continue
-            # asked first: what lands from here on has put out its messages before we look for them
-            idle = not coordinator.flights.awaited and not coordinator.flights.finished
             wait = self._wait(coordinator)
             if idle and (wait is None or now + wait > end):
                 return handled
-            wait = 0.0 if wait is None else wait
-            coordinator.wait(min(wait, end - now, self.config.poll_frequency_ms / 1000))
+            coordinator.wait(min(wait or 0.0, end - now, self.config.poll_frequency_ms / 1000))
 
     def _wait(self, coordinator: Coordinator) -> float | None:
         """Seconds until something is due or comes back; None when nothing is left to wait for."""
@@ -276,40 +255,22 @@ class QueueProcessor:
             return 0.05
 
     def _seconds_left(self, coordinator: Coordinator) -> float | None:
-        if coordinator.missed >= _MISSED and not coordinator.flights.awaited:
+        flights = coordinator.flights
+        if coordinator.missed >= _MISSED and not len(flights):
             coordinator.missed = 0
-            self._sweep()  # it is due and nobody takes it
+            self.queue.sweep()  # it is due and nobody takes it
         if coordinator.may_have_work:
             return 0.0
         # nothing ends on an old look: what the last turn put off for later is not in it
-        due = coordinator.next_at if coordinator.flights.awaited else coordinator.look()
-        if due is None:
-            if coordinator.flights.awaited:
-                return self.config.task_timeout
-            if not coordinator.flights.finished:
-                self._sweep()
-            return None
-        left = (due - coordinator.now()) / 1000
-        return left if left > 0 else 0.05  # what was due at the last look has been seen to
-
-    def _sweep(self) -> None:
-        """Set messages aside whose workflow is not there: nobody could ever play them."""
-        known = select(Workflow.id)
-        orphans = (
-            MESSAGES.c.queue == self.queue.name,
-            MESSAGES.c.workflow_id.not_in(known),
-        )
-        with self.database.reading() as session:
-            if session.execute(select(MESSAGES.c.id).where(*orphans).limit(1)).first() is None:
-                return
-        with self.database.writing() as connection:
-            for row in connection.execute(select(MESSAGES).where(*orphans).limit(100)).all():
-                bury(
-                    connection,
-                    row,
-                    "unknown workflow",
-                    f"workflow {row.workflow_id!r} is not stored: store it before you start it",
-                )
+        due = coordinator.next_at if len(flights) else coordinator.look()
+        if due is not None:
+            left = (due - coordinator.now()) / 1000
+            return left if left > 0 else 0.05  # what was due at the last look has been seen to
+        if len(flights):
+            return self.config.task_timeout
+        if not flights.finished:
+            self.queue.sweep()
+        return None
 
     # --- in threads -------------------------------------------------------------------------
 
@@ -337,13 +298,12 @@ class QueueProcessor:
             )
         try:
             self._stopping.clear()
-            coordinator = self._open(fails_unknown=False)
-            assert self._heartbeat is not None
-            self._heartbeat.start(announce=True)
+            coordinator = self._open(by_hand=False)
         except BaseException:
             self._close()
             self._playing.release()
             raise
+        self.database.desks[self.queue.name] = coordinator.desk
         self._thread = threading.Thread(
             target=self._run, args=(coordinator,), name="stabilize-coordinator", daemon=True
         )
@@ -361,9 +321,7 @@ class QueueProcessor:
             if self._stopping.is_set():
                 end = end or time.monotonic() + self.config.shutdown_timeout
                 coordinator.closing = True
-                if time.monotonic() >= end or (
-                    not len(coordinator.flights) and not coordinator.flights.finished
-                ):
+                if time.monotonic() >= end or coordinator.flights.are_idle:
                     return
             try:
                 if coordinator.step() == 0 and not coordinator.flights.finished:
@@ -380,12 +338,8 @@ class QueueProcessor:
 
         while not self._stopping.is_set():
             try:
-                self.database.backend.listen(
-                    self.database.engine,
-                    WAKE_CHANNEL,
-                    heard,
-                    self._stopping.is_set,
-                )
+                engine, stopped = self.database.engine, self._stopping.is_set
+                self.database.backend.listen(engine, WAKE_CHANNEL, heard, stopped)
                 return
             except DBAPIError as error:
                 logger.debug("the listener lost its connection: %s", error)
@@ -397,10 +351,8 @@ class QueueProcessor:
         if time.monotonic() - self._unknown_checked < max(0.5, grace / 10):
             return
         self._unknown_checked = time.monotonic()
-        assert self._heartbeat is not None
-        elsewhere = {name for names in self._heartbeat.others() for name in names}
-        coordinator.fail_unknown(elsewhere, int(grace * 1000))
-        self._sweep()
+        coordinator.fail_unknown(self._known_elsewhere(), int(grace * 1000))
+        self.queue.sweep()
 
     def request_stop(self) -> None:
         """Take nothing new from now on; `stop` waits for the end."""

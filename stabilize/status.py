@@ -48,11 +48,8 @@ class WorkflowStatus(Enum):
     @property
     def is_failure(self) -> bool:
         """It went wrong; a cancellation is not a failure."""
-        return self in (
-            WorkflowStatus.TERMINAL,
-            WorkflowStatus.STOPPED,
-            WorkflowStatus.FAILED_CONTINUE,
-        )
+        failures = (WorkflowStatus.TERMINAL, WorkflowStatus.STOPPED, WorkflowStatus.FAILED_CONTINUE)
+        return self in failures
 
     @property
     def is_skipped(self) -> bool:
@@ -64,55 +61,35 @@ class WorkflowStatus(Enum):
         return self in (WorkflowStatus.RUNNING, WorkflowStatus.REDIRECT)
 
 
+_S = WorkflowStatus
 COMPLETED_STATUSES = frozenset(s for s in WorkflowStatus if s.is_complete)
 HALT_STATUSES = frozenset(s for s in WorkflowStatus if s.is_halt)
-CONTINUABLE_STATUSES = frozenset(
-    {
-        WorkflowStatus.SUCCEEDED,
-        WorkflowStatus.FAILED_CONTINUE,
-        WorkflowStatus.SKIPPED,
-        WorkflowStatus.REDIRECT,
-    }
-)
-ACTIVE_STATUSES = frozenset(
-    {
-        WorkflowStatus.NOT_STARTED,
-        WorkflowStatus.RUNNING,
-        WorkflowStatus.PAUSED,
-        WorkflowStatus.SUSPENDED,
-    }
-)
-BEGUN_STATUSES = frozenset(
-    {
-        WorkflowStatus.RUNNING,
-        WorkflowStatus.PAUSED,
-        WorkflowStatus.SUSPENDED,
-        WorkflowStatus.REDIRECT,
-    }
-)
+CONTINUABLE_STATUSES = frozenset({_S.SUCCEEDED, _S.FAILED_CONTINUE, _S.SKIPPED, _S.REDIRECT})
+ACTIVE_STATUSES = frozenset({_S.NOT_STARTED, _S.RUNNING, _S.PAUSED, _S.SUSPENDED})
+BEGUN_STATUSES = frozenset({_S.RUNNING, _S.PAUSED, _S.SUSPENDED, _S.REDIRECT})
 
-_S = WorkflowStatus
+_AFTER_RUNNING = COMPLETED_STATUSES | {_S.PAUSED, _S.SUSPENDED, _S.REDIRECT}
+_AFTER_A_WAIT = frozenset({_S.RUNNING, _S.CANCELED, _S.STOPPED})
 VALID_TRANSITIONS: dict[WorkflowStatus, frozenset[WorkflowStatus]] = {
     **{status: frozenset() for status in WorkflowStatus},
     _S.NOT_STARTED: frozenset({_S.RUNNING, _S.CANCELED, _S.SKIPPED, _S.BUFFERED, _S.TERMINAL}),
     _S.BUFFERED: frozenset({_S.NOT_STARTED, _S.RUNNING, _S.CANCELED, _S.SKIPPED}),
-    _S.RUNNING: frozenset(
-        {
-            _S.SUCCEEDED,
-            _S.FAILED_CONTINUE,
-            _S.TERMINAL,
-            _S.CANCELED,
-            _S.PAUSED,
-            _S.STOPPED,
-            _S.SUSPENDED,
-            _S.REDIRECT,
-            _S.SKIPPED,
-        }
-    ),
-    _S.PAUSED: frozenset({_S.RUNNING, _S.CANCELED, _S.STOPPED}),
-    _S.SUSPENDED: frozenset({_S.RUNNING, _S.CANCELED, _S.STOPPED}),
+    _S.RUNNING: _AFTER_RUNNING,
+    _S.PAUSED: _AFTER_A_WAIT,
+    _S.SUSPENDED: _AFTER_A_WAIT,
     _S.REDIRECT: frozenset({_S.RUNNING, _S.SUCCEEDED, _S.CANCELED}),
 }
+
+
+def can_become(status: WorkflowStatus, wanted: WorkflowStatus) -> bool:
+    """Say whether one transition after another leads from `status` to `wanted`."""
+    seen: set[WorkflowStatus] = set()
+    waiting = [status]
+    while waiting:
+        following = VALID_TRANSITIONS[waiting.pop()] - seen
+        seen |= following
+        waiting.extend(following)
+    return wanted in seen
 
 
 class InvalidStateTransitionError(Exception):
@@ -172,7 +149,7 @@ class SyntheticStageOwner(_ByName):
 
 
 class JoinType(_ByName):
-    """How a stage decides from its incoming tokens that it starts (`patterns.md`: WCP numbers)."""
+    """How a stage decides from its incoming tokens that it starts."""
 
     AND = "AND"
     OR = "OR"

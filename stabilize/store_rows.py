@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection, Table, delete, or_, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
+from stabilize.dag.validation import InvalidStageGraphError
 from stabilize.database import insert_into
-from stabilize.errors import (
-    ConflictError,
-)
+from stabilize.errors import ConflictError
 from stabilize.models import (
     BufferedSignal,
     Claim,
@@ -28,9 +27,6 @@ from stabilize.models import (
 from stabilize.models.base import Base
 from stabilize.models.definition import with_plain_stages
 from stabilize.types import encode, plain
-
-if TYPE_CHECKING:
-    pass
 
 _TABLES: tuple[Table, ...] = tuple(
     kind.__table__  # type: ignore[misc]
@@ -63,6 +59,16 @@ def _columns(kind: type[Base]) -> tuple[str, ...]:
     return tuple(attribute.key for attribute in kind.__mapper__.column_attrs)
 
 
+def _limits(table: Table, *names: str) -> dict[str, int]:
+    kinds: dict[str, Any] = {column.key: column.type for column in table.columns}
+    return {name: kinds[name].length for name in names}
+
+
+_LIMITS = {
+    "workflow": _limits(_TABLES[0], "id", "application", "name", "pipeline_config_id", "origin"),
+    "stage": _limits(_TABLES[1], "id", "ref_id", "type", "name"),
+    "task": _limits(_TABLES[2], "id", "name", "implementing_class"),
+}
 _WORKFLOW, _STAGE, _TASK = _columns(Workflow), _columns(StageExecution), _columns(TaskExecution)
 
 
@@ -74,11 +80,11 @@ def rows_of_workflow(workflow: Workflow) -> WorkflowRows:
             f"workflow {workflow.id!r} has {len(stages)} stages, the limit is "
             f"{MAX_STAGES}: split it into child workflows"
         )
-    if len(workflow.id) > 64:
-        raise ValueError(f"workflow id {workflow.id!r} has more than 64 characters")
     workflow.context = plain(workflow.context, "workflow context")
     workflow.stage_count = len(stages)
     positions = {stage.ref_id: position for position, stage in enumerate(stages)}
+    if len(positions) < len(stages):
+        raise _fault(stages)
     tasks: list[TaskExecution] = []
     edges: list[dict[str, Any]] = []
     watched = {stage.milestone_ref_id for stage in stages}
@@ -88,6 +94,8 @@ def rows_of_workflow(workflow: Workflow) -> WorkflowRows:
         stage.workflow_id, stage.position = workflow.id, position
         stage.context = plain(with_plain_stages(stage.context), f"stage {stage.ref_id!r}: context")
         stage.definition = {k: v for k, v in stage.definition.items() if v not in ({}, [])}
+        if not stage.requisite_stage_ref_ids <= positions.keys():
+            raise _fault(stages)
         for place, task in enumerate(stage.tasks):
             task.workflow_id, task.stage_id, task.position = workflow.id, stage.id, place
             task.stage_start = place == 0 or task.stage_start
@@ -104,12 +112,44 @@ def rows_of_workflow(workflow: Workflow) -> WorkflowRows:
             for upstream in sorted(stage.requisite_stage_ref_ids)
         ]
     workflow.definition_hash = definition_hash(workflow)
+    row = {name: getattr(workflow, name) for name in _WORKFLOW}
+    stage_rows = [{name: getattr(stage, name) for name in _STAGE} for stage in stages]
+    task_rows = [{name: getattr(task, name) for name in _TASK} for task in tasks]
     return WorkflowRows(
-        {name: getattr(workflow, name) for name in _WORKFLOW},
-        [{name: getattr(stage, name) for name in _STAGE} for stage in stages],
-        [{name: getattr(task, name) for name in _TASK} for task in tasks],
+        _within_limits("workflow", [row])[0],
+        _within_limits("stage", stage_rows),
+        _within_limits("task", task_rows),
         edges,
     )
+
+
+def _fault(stages: list[StageExecution]) -> InvalidStageGraphError:
+    """What is wrong with a graph that nobody has checked: a ref given twice, or to no stage."""
+    refs = Counter(stage.ref_id for stage in stages)
+    for stage in stages:
+        if refs[stage.ref_id] > 1:
+            return InvalidStageGraphError(
+                f"duplicate_ref: {stage.ref_id!r} is the ref_id of {refs[stage.ref_id]} stages: "
+                "give each a ref_id of its own"
+            )
+    stage = next(s for s in stages if not s.requisite_stage_ref_ids <= refs.keys())
+    unknown = min(stage.requisite_stage_ref_ids - refs.keys())
+    return InvalidStageGraphError(
+        f"unknown_ref: stage {stage.ref_id!r} requires {unknown!r}, which is no stage of this "
+        "workflow: add it, or take it out"
+    )
+
+
+def _within_limits(kind: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Refuse what some databases would cut or refuse: the same on each of them."""
+    for name, limit in _LIMITS[kind].items():
+        for row in rows:
+            if len(row[name] or "") > limit:
+                told = row.get("ref_id") or row["name"] or row["id"]
+                raise ValueError(
+                    f"{kind} {told!r}: {name} has {len(row[name])} characters, the limit is {limit}"
+                )
+    return rows
 
 
 def definition_hash(workflow: Workflow) -> str:

@@ -12,32 +12,45 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, delete
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from stabilize.clock import from_ms, new_id
 from stabilize.database import insert_into
+from stabilize.desk import Submission
 from stabilize.errors import QueueError
 from stabilize.events.account import Account
-from stabilize.events.base import EventType
+from stabilize.events.base import Event, EventType
 from stabilize.events.recorder import EventRecorder
-from stabilize.events.rows import Draft
 from stabilize.models import StageExecution, TaskExecution, Workflow
 from stabilize.models.queue import PARKED
-from stabilize.net import Net, NetReader, Nets
-from stabilize.queue.messages import Message, RunHook, StageLevel, TaskLevel
-from stabilize.queue.queue import MESSAGES, Push, Queue, bury, failure_of, message_of, row_of
-from stabilize.queue.taking import AGAIN, CLAIM, CONSUME, Taking, attempts_of, lock_messages
+from stabilize.net import Net, Nets, net_of
+from stabilize.queue.messages import FailWorkflow, Message, StageLevel, TaskLevel
+from stabilize.queue.queue import Queue
+from stabilize.queue.rows import MESSAGES, Push, bury, failure_of, message_of, row_of
+from stabilize.queue.taking import (
+    AGAIN,
+    CLAIM,
+    CONSUME,
+    PURGE,
+    PURGE_STAGES,
+    Taking,
+    attempts_of,
+    lock_messages,
+)
+from stabilize.reader import STORED, NetReader
 from stabilize.status import WorkflowStatus
 from stabilize.tasks.body import Outcome
-from stabilize.work import Finished, HandlerLookup, Held, MessageRefused, Taken, Worker, Written
+from stabilize.work import Finished, HandlerLookup, MessageRefused, Taken, Worker, Written
 from stabilize.writes import Entity, Writes
 
 logger = logging.getLogger(__name__)
 
 FOLLOW_UPS = 256
 """How many messages a turn plays for one message it took, before it leaves the rest to others."""
+ROWS = 2_000
+"""A turn that has changed so many rows begins nothing more: the rest of what it took stays due."""
 SPREAD_MS = 10
 """How much later in the line each further message stands that one message put out: a wide workflow
 does not fill the line before those that came a moment later."""
@@ -81,8 +94,8 @@ class Turn:
         self._consumed: list[str] = []
         self._claimed: list[str] = []
         self._again: list[dict[str, Any]] = []
-        self._purges: list[tuple[str, str | None]] = []
-        self._drafts: list[Draft] = []
+        self._purges: dict[str, set[str | None]] = {}
+        self._drafts: list[Event] = []
         self._account = None if recorder is None else Account()
         self._at = from_ms(now)
 
@@ -100,28 +113,28 @@ class Turn:
 
         Those whose message is gone, or was taken over, are dropped: their result does not count.
         """
-        by_id = {done.held.id: done for done in finished}
+        by_id = {done.message.row_id: done for done in finished}
         rows = lock_messages(self.connection, list(by_id))
         later: list[Finished] = []
         missing = set(by_id) - {row.id for row in rows}
         if missing:
             still = attempts_of(self.connection, missing)
-            later = [by_id[id] for id, n in still.items() if n == by_id[id].held.attempts]
-        ours = [row for row in rows if self._is_ours(row, by_id[row.id].held)]
+            later = [by_id[id] for id, n in still.items() if n == by_id[id].message.attempts]
+        ours = [row for row in rows if self._is_ours(row, by_id[row.id].message)]
         return self._open(ours, {id: done.outcome for id, done in by_id.items()}), later
 
     def take_these(self, ids: list[str]) -> list[Taken]:
         """Lock these messages, those of them that nobody has locked."""
         return self._open(lock_messages(self.connection, ids), {})
 
-    def take_one(self, held: Held, outcome: Outcome) -> Taken | None:
+    def take_one(self, held: Message, outcome: Outcome) -> Taken | None:
         """Wait for the lock on one held message; None when it is not ours any more."""
-        rows = lock_messages(self.connection, [held.id], wait=True)
+        rows = lock_messages(self.connection, [held.row_id], wait=True)
         ours = [row for row in rows if self._is_ours(row, held)]
-        taken = self._open(ours, {held.id: outcome})
+        taken = self._open(ours, {held.row_id: outcome})
         return taken[0] if taken else None
 
-    def _is_ours(self, row: Any, held: Held) -> bool:
+    def _is_ours(self, row: Any, held: Message) -> bool:
         """Say whether a result still counts: nobody has taken the message over or counted it."""
         return bool(row.attempts == held.attempts and row.holder == self.worker.id)
 
@@ -135,6 +148,9 @@ class Turn:
             for net in self.reader.open(unread):
                 self.locked[net.workflow.id] = net
                 self._cache.add(net)
+        nets = self.locked
+        stages = [r for r in rows if r.stage_id and r.stage_id not in nets[r.workflow_id].stages]
+        self.reader.stages(nets, [row.stage_id for row in stages])
         return [
             Taken(message=self._read(row), row=row, outcome=outcomes.get(row.id)) for row in rows
         ]
@@ -158,24 +174,25 @@ class Turn:
             return
         self._claimed.append(row.id)
         self.slots -= 1
-        self.written.dispatched.append(
-            Held(
-                message=taken.message.copy_with_attempts(row.attempts + 1),
-                attempts=row.attempts + 1,
-                priority=row.priority,
-            )
-        )
+        self.written.dispatched.append(taken.message.copy_with_attempts(row.attempts + 1))
 
     # --- playing ----------------------------------------------------------------------------
 
     def play(self, taken: Taken, handler_of: HandlerLookup) -> None:
         """Carry out one message and everything due now that comes of it, within bounds."""
-        self._priority = taken.row.priority
-        self._budget = FOLLOW_UPS
-        self._spread = 0
+        may_wait = taken.outcome is None and not isinstance(taken.message, FailWorkflow)
+        if self._is_full and may_wait:
+            self.written.left_work = True
+            return
         self._consumed.append(taken.row.id)
         self._taken = taken
-        self._follow_ups.append(taken.message)
+        self._play(taken.message, taken.row.priority, handler_of)
+
+    def _play(self, message: Message, priority: int, handler_of: HandlerLookup) -> None:
+        self._priority = priority
+        self._budget = FOLLOW_UPS
+        self._spread = 0
+        self._follow_ups.append(message)
         while self._follow_ups:
             message = self._follow_ups.popleft()
             self._cause = message
@@ -189,6 +206,25 @@ class Turn:
                         self.record(event_type, entity, **data)
             except MessageRefused as refused:
                 logger.warning("%s", refused, extra={"workflow_id": message.execution_id})
+
+    def admit(self, offered: Sequence[Submission], handler_of: HandlerLookup) -> list[bool]:
+        """Store and start new workflows; say of each whether it was new."""
+        ids = [submission.rows.workflow["id"] for submission in offered]
+        stored = set(self.connection.execute(STORED, {"ids": ids}).scalars())
+        admitted = []
+        for id, submission in zip(ids, offered, strict=True):
+            admitted.append(id not in stored)
+            if id not in stored:
+                stored.add(id)
+                self.locked[id] = net = net_of(submission.rows)
+                self._cache.add(net)
+                self._writes.add_net(net, submission.rows.edges)
+                self._play(submission.message, net.workflow.created_at, handler_of)
+        return admitted
+
+    @property
+    def _is_full(self) -> bool:
+        return self._writes.rows + len(self._pushes) >= ROWS
 
     def outcome_of(self, message: Message) -> Outcome | None:
         """What the executor made of `message`; None when it is still to be carried out."""
@@ -258,19 +294,20 @@ class Turn:
                 self._hold(message)
             else:
                 self._write(message, self.now)
-        elif self._budget > 0:
+        elif self._budget > 0 and not self._is_full:
             self._budget -= 1
             self._follow_ups.append(message)
         else:
             self._write(message, self.now)
 
-    def push_later(self, message: Message) -> None:
+    def push_later(self, message: Message, priority: int | None = None) -> None:
         """Put out a message for another turn, so that others move on in between."""
-        self._write(message, self.now)
+        self._write(message, self.now, priority)
 
-    def _write(self, message: Message, visible_at: int) -> None:
-        priority = self._priority + SPREAD_MS * self._spread
-        self._spread += 1
+    def _write(self, message: Message, visible_at: int, priority: int | None = None) -> None:
+        if priority is None:
+            priority = self._priority + SPREAD_MS * self._spread
+            self._spread += 1
         self._put_off(visible_at)
         self._pushes.append(
             Push(message=message, id=new_id(), visible_at=visible_at, priority=priority)
@@ -288,13 +325,7 @@ class Turn:
                 holder=self.worker.id,
             )
         )
-        self.written.dispatched.append(
-            Held(
-                message=replace(message, message_id=id, attempts=1),
-                attempts=1,
-                priority=self._priority,
-            )
-        )
+        self.written.dispatched.append(replace(message, message_id=id, attempts=1))
 
     def again(self, message: Message, delay_ms: int) -> None:
         """Keep the message being played: it is due once more after `delay_ms`."""
@@ -329,14 +360,14 @@ class Turn:
         """Delete every message of a workflow, or of one stage run; what runs is told to stop."""
 
         def stays(message: Message) -> bool:
-            if message.execution_id != workflow_id or isinstance(message, RunHook):
+            if message.execution_id != workflow_id or message.tidies_up:
                 return True
             return stage_id is not None and getattr(message, "stage_id", None) != stage_id
 
         self._pushes = [push for push in self._pushes if stays(push.message)]
-        self.written.dispatched = [h for h in self.written.dispatched if stays(h.message)]
+        self.written.dispatched = [m for m in self.written.dispatched if stays(m)]
         self._follow_ups = deque(m for m in self._follow_ups if stays(m))
-        self._purges.append((workflow_id, stage_id))
+        self._purges.setdefault(workflow_id, set()).add(stage_id)
         self.written.purged.append((workflow_id, stage_id))
 
     # --- events -----------------------------------------------------------------------------
@@ -388,15 +419,12 @@ class Turn:
 
     def write_rows(self) -> None:
         """Write what has changed so far, so that a query in this turn sees it."""
-        for workflow_id, stage_id in self._purges:
-            gone = delete(MESSAGES).where(
-                MESSAGES.c.workflow_id == workflow_id,
-                MESSAGES.c.queue == self.queue.name,
-                MESSAGES.c.type != "RunHook",
-            )
-            if stage_id is not None:
-                gone = gone.where(MESSAGES.c.stage_id == stage_id)
-            self.connection.execute(gone)
+        for workflow_id, stage_ids in self._purges.items():
+            where: dict[str, Any] = {"workflow": workflow_id, "queue": self.queue.name}
+            if None in stage_ids:
+                self.connection.execute(PURGE, where)
+            else:
+                self.connection.execute(PURGE_STAGES, {**where, "ids": list(stage_ids)})
         self._purges.clear()
         self._writes.flush()
 
@@ -415,7 +443,9 @@ class Turn:
         if self._consumed:
             execute(CONSUME, {"ids": self._consumed})
         if self._drafts and self.recorder is not None:
-            self.written.events = self.recorder.append(self.connection, self._drafts)
+            self.written.events = self.recorder.append(
+                self.connection, self._drafts, self.queue.database
+            )
         self.session.close()
         return self.written
 

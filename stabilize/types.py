@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from sqlalchemy import BigInteger, DateTime, Dialect, Integer, String, Text
 from sqlalchemy.dialects import mysql, postgresql
@@ -16,7 +16,6 @@ from stabilize.errors import PayloadError
 
 MAX_DEPTH = 200
 MAX_PAYLOAD_BYTES = 1_048_576
-_SCALARS = (str, bool, int, float, type(None))
 
 _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
@@ -72,16 +71,13 @@ def _key(key: object, where: str) -> str:
 
 
 def _text(value: str, where: str) -> str:
-    if value.isascii():
-        if "\x00" in value:
-            raise PayloadError(f"{where} holds a NUL character, which PostgreSQL refuses in JSON")
-        return value
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise PayloadError(f"{where} holds a lone surrogate: {error.reason}") from error
     if "\x00" in value:
         raise PayloadError(f"{where} holds a NUL character, which PostgreSQL refuses in JSON")
+    if not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise PayloadError(f"{where} holds a lone surrogate: {error.reason}") from error
     return value
 
 
@@ -93,18 +89,16 @@ def encode(value: object) -> str:
 _EMPTY: dict[type, str] = {dict: "{}", list: "[]"}
 
 
+_MYSQL = ("mysql", "mariadb")
+_BYTEWISE = "utf8mb4_bin"
+_TEXT = Text().with_variant(mysql.LONGTEXT(collation=_BYTEWISE), *_MYSQL)
+
+
 class Json(TypeDecorator[Any]):
     """JSONB on PostgreSQL, text elsewhere."""
 
-    impl = Text
+    impl = _TEXT.with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
     cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(postgresql.JSONB(none_as_null=True))
-        if dialect.name in ("mysql", "mariadb"):
-            return dialect.type_descriptor(mysql.LONGTEXT(collation="utf8mb4_bin"))
-        return dialect.type_descriptor(Text())
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
         if value is None or dialect.name == "postgresql":
@@ -117,16 +111,40 @@ class Json(TypeDecorator[Any]):
         return value
 
 
+class DefinitionJson(Json):
+    """What the definition of a stage says: the conditions of a split are asked in their order."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        return super().process_bind_param(value and in_order(value), dialect)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        found = super().process_result_value(value, dialect)
+        return found and from_order(found)
+
+
+def in_order(definition: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The definition with its conditions as pairs: JSONB forgets the order of an object's keys."""
+    conditions = definition.get("split_conditions")
+    if not isinstance(conditions, Mapping):
+        return definition
+    return {**definition, "split_conditions": [list(pair) for pair in conditions.items()]}
+
+
+def from_order(definition: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What `in_order` was given."""
+    conditions = definition.get("split_conditions")
+    if not isinstance(conditions, list):
+        return definition
+    return {**definition, "split_conditions": dict(conditions)}
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """An instant with microseconds: aware in, UTC out. A naive one is refused, not guessed."""
 
-    impl = DateTime
+    impl = DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), *_MYSQL)
     cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name in ("mysql", "mariadb"):
-            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
-        return dialect.type_descriptor(DateTime(timezone=True))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
@@ -146,13 +164,8 @@ class UtcDateTime(TypeDecorator[datetime]):
 class StringSet(TypeDecorator[set[str]]):
     """A set of short strings, kept as a sorted JSON array."""
 
-    impl = Text
+    impl = _TEXT
     cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name in ("mysql", "mariadb"):
-            return dialect.type_descriptor(mysql.LONGTEXT(collation="utf8mb4_bin"))
-        return dialect.type_descriptor(Text())
 
     def process_bind_param(self, value: Iterable[str] | None, dialect: Dialect) -> str | None:
         return None if value is None else encode(sorted(value))
@@ -172,15 +185,12 @@ class Identifier(TypeDecorator[str]):
         self.length = length
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name in ("mysql", "mariadb"):
-            return dialect.type_descriptor(mysql.VARCHAR(self.length, collation="utf8mb4_bin"))
-        return dialect.type_descriptor(String(self.length))
+        bytewise = mysql.VARCHAR(self.length, collation=_BYTEWISE)
+        return String(self.length).with_variant(bytewise, *_MYSQL)
 
 
 BigId = BigInteger().with_variant(Integer(), "sqlite")
 """A number the database assigns: 64 bits, the row id on SQLite."""
-
-T = TypeVar("T")
 
 
 class Structured(Json):
@@ -208,7 +218,7 @@ UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
 """What a constructor leaves out: it does not undo what the `definition` given to it says."""
 
 
-class Setting(Generic[T]):
+class Setting:
     """One key of an entity's `definition`, read and written like an attribute of the entity.
 
     What a definition says and no query asks for shares one JSON column; this gives each key its
@@ -218,35 +228,36 @@ class Setting(Generic[T]):
 
     def __init__(
         self,
-        default: T,
+        default: Any = None,
         *,
         factory: type[Any] | None = None,
-        load: Callable[[Any], T] | None = None,
-        dump: Callable[[T], Any] | None = None,
+        load: Callable[[Any], Any] | None = None,
+        dump: Callable[[Any], Any] | None = None,
     ) -> None:
-        self.default = default
-        self.factory = factory
-        self.load = load
-        self.dump = dump
+        self._default, self._factory, self._load, self._dump = default, factory, load, dump
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
+        self._name = name
 
-    def __get__(self, instance: Any, owner: type) -> T:
+    def __get__(self, instance: Any, owner: type) -> Any:
         if instance is None:
-            return UNSET  # type: ignore[no-any-return]
-        raw = instance.definition.get(self.name)
+            return UNSET
+        raw = instance.definition.get(self._name)
         if raw is None:
-            if self.factory is None:
-                return self.default
-            raw = instance.definition[self.name] = self.factory()
-        return raw if self.load is None else self.load(raw)
+            if self._factory is None:
+                return self._default
+            raw = instance.definition[self._name] = self._factory()
+        return raw if self._load is None else self._load(raw)
 
-    def __set__(self, instance: Any, value: T) -> None:
+    def __set__(self, instance: Any, value: Any) -> None:
         if value is UNSET:
             return
         definition = dict(instance.definition or {})
-        definition.pop(self.name, None)
-        if value is not None and value != self.default:
-            definition[self.name] = value if self.dump is None else self.dump(value)
+        definition.pop(self._name, None)
+        if value is not None and value != self._default:
+            definition[self._name] = value if self._dump is None else self._dump(value)
         instance.definition = definition
+
+
+setting: Any = Setting
+"""Declares a `Setting`; the annotation beside it says what it holds."""

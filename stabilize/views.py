@@ -3,92 +3,105 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Generic, TypeVar
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
 
 from stabilize.database import Database
 from stabilize.handlers.context import inherited
 from stabilize.models import StageExecution, Workflow
 from stabilize.net import Net
+from stabilize.status import SyntheticStageOwner
 from stabilize.store import WorkflowStore
-from stabilize.tasks.context import InheritingContext
+from stabilize.tasks.context import InheritingContext, after, copied
 
-T = TypeVar("T")
+_GROUPS_KEPT = 8
 
 
-class _Lazy(list[T], Generic[T]):
-    """A list that is filled when somebody looks at it."""
+class _Stages(list[StageExecution]):
+    """The stages of a workflow, read when somebody looks at them."""
 
-    def __init__(self, load: Callable[[], Iterable[T]]) -> None:
+    def __init__(self, database: Database, workflow_id: str) -> None:
         super().__init__()
-        self._load: Callable[[], Iterable[T]] | None = load
+        self._unread: tuple[Database, str] | None = (database, workflow_id)
 
     def _fill(self) -> None:
-        if self._load is not None:
-            load, self._load = self._load, None
-            self.extend(load())
+        if self._unread is not None:
+            (database, workflow_id), self._unread = self._unread, None
+            self.extend(WorkflowStore(database).retrieve(workflow_id).stages)
 
-    def __iter__(self) -> Iterator[T]:
-        self._fill()
-        return super().__iter__()
-
-    def __len__(self) -> int:
-        self._fill()
-        return super().__len__()
-
-    def __getitem__(self, index: Any) -> Any:
-        self._fill()
-        return super().__getitem__(index)
+    __iter__ = after(_fill, list.__iter__)
+    __len__ = after(_fill, list.__len__)
+    __getitem__ = after(_fill, list.__getitem__)
+    __contains__ = after(_fill, list.__contains__)
+    __eq__ = after(_fill, list.__eq__)
+    __hash__ = None
+    __repr__ = after(_fill, list.__repr__)
+    __add__ = after(_fill, list.__add__)
+    index = after(_fill, list.index)
+    copy = after(_fill, list.copy)
 
     def __reduce__(self) -> Any:
         return (list, ())
 
 
+class Handed:
+    """What groups hand on to their instances: read once, however many there are."""
+
+    def __init__(self) -> None:
+        self._of_group: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, group_id: str, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What the instances of a group inherit, all of them the same objects."""
+        with self._lock:
+            handed = self._of_group.get(group_id)
+            if handed is None:
+                handed = self._of_group[group_id] = read()
+            self._of_group.move_to_end(group_id)
+            while len(self._of_group) > _GROUPS_KEPT:
+                self._of_group.popitem(last=False)
+        return handed
+
+
 def clone(entity: Any) -> Any:
     """A detached copy that user code may look at while the engine changes the original."""
     copied = type(entity).__mapper__.class_manager.new_instance()
-    values = entity.__dict__
-    copied.__dict__.update({k: v for k, v in values.items() if k != "_sa_instance_state"})
+    state = copied.__dict__
+    watched_by = state["_sa_instance_state"]
+    state.update(entity.__dict__)
+    state["_sa_instance_state"] = watched_by
     return copied
 
 
-def _copy(value: Any) -> Any:
-    """A copy all the way down of what JSON gave: user code cannot reach ours through it."""
-    if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
-    return [_copy(item) for item in value] if isinstance(value, list) else value
-
-
-def _workflow_view(net: Net, database: Database) -> Workflow:
-    if net.view is None or net.view[0] != net.workflow.version:
-        seen: Workflow = clone(net.workflow)
-        seen.__dict__["context"] = _copy(net.workflow.context)
-        store, id = WorkflowStore(database), net.workflow.id
-        seen.__dict__["stages"] = _Lazy(lambda: store.retrieve(id).stages)
-        net.view = (net.workflow.version, seen)
-    return net.view[1]
-
-
-def view_of(net: Net, stage: StageExecution, database: Database) -> StageExecution:
-    """The stage as a task sees it."""
+def view_of(net: Net, stage: StageExecution, database: Database, handed: Handed) -> StageExecution:
+    """The stage as one execution of a task sees it: others share nothing of it."""
+    is_instance = stage.synthetic_stage_owner is SyntheticStageOwner.INSTANCE
 
     def read() -> dict[str, Any]:
         with database.engine.connect() as connection:
             return inherited(connection, stage)
 
-    def inherit() -> dict[str, Any]:
+    def patiently() -> dict[str, Any]:
         return database.retrying(read, patience=math.inf)
 
-    tasks = net.tasks_of(stage)
+    def inherit() -> dict[str, Any]:
+        return handed.of(stage.parent_stage_id or "", patiently) if is_instance else patiently()
+
+    workflow: Workflow = clone(net.workflow)
+    workflow.__dict__["context"] = copied(net.workflow.context)
+    workflow.__dict__["stages"] = _Stages(database, workflow.id)
     where = f"stage {stage.ref_id!r} of workflow {stage.workflow_id}"
+    own = copied(stage.context)
+    context = {**own, **copied(stage.delivered)}
     seen: StageExecution = clone(stage)
-    values = seen.__dict__
-    values["own_context"] = stage.context
-    values["context"] = InheritingContext(
-        _copy({**stage.context, **stage.delivered}), inherit, where
+    seen.__dict__.update(
+        own_context=own,
+        context=InheritingContext(context, inherit, where, shared=is_instance),
+        outputs=copied(stage.outputs),
+        definition=copied(stage.definition),
+        tasks=[clone(task) for task in net.tasks_of(stage)],
+        workflow=workflow,
     )
-    values["outputs"] = _copy(stage.outputs)
-    values["definition"] = dict(stage.definition)
-    values["tasks"] = _Lazy(lambda: [clone(task) for task in tasks])
-    values["workflow"] = _workflow_view(net, database)
     return seen

@@ -17,24 +17,10 @@ class MessageRefused(StabilizeError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
-    """A message this worker holds while the executor carries it out."""
+class Finished:
+    """What the executor made of a message that this worker holds."""
 
     message: Message
-    attempts: int
-    priority: int
-
-    @property
-    def id(self) -> str:
-        assert self.message.message_id is not None
-        return self.message.message_id
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finished:
-    """What the executor made of a held message."""
-
-    held: Held
     outcome: Outcome
 
 
@@ -69,7 +55,7 @@ class Worker:
 class Written:
     """What a committed turn leaves to be done outside of it."""
 
-    dispatched: list[Held] = field(default_factory=list)
+    dispatched: list[Message] = field(default_factory=list)
     purged: list[tuple[str, str | None]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     left_work: bool = False

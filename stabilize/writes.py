@@ -46,6 +46,8 @@ class Writes:
         self._edges: list[dict[str, Any]] = []
         self._statements: list[tuple[Any, list[dict[str, Any]]]] = []
         self._scopes: set[tuple[Any, str]] = set()
+        self.rows = 0
+        """How many rows have been changed or made."""
 
     def set(self, entity: Entity, values: dict[str, Any]) -> None:
         """Change columns of an entity; the first change in a turn raises its version."""
@@ -66,6 +68,7 @@ class Writes:
 
     def _raise_version(self, entity: Entity) -> None:
         self._raised.add(entity.id)
+        self.rows += 1
         self.set(entity, {"version": entity.version + 1})
         if not isinstance(entity, Workflow):
             workflow = self._locked[entity.workflow_id].workflow
@@ -80,11 +83,22 @@ class Writes:
                 state[name] = getattr(entity, name)
         self._added[kind][entity.id] = entity
         self._raised.add(entity.id)
+        self.rows += 1
+
+    def add_net(self, net: Net, edges: list[dict[str, Any]]) -> None:
+        """Insert a whole new workflow."""
+        self.add(net.workflow)
+        for stage in net.runs():
+            self.add(stage)
+            for task in net.tasks_of(stage):
+                self.add(task)
+        self._edges += edges
 
     def add_token(self, values: dict[str, Any]) -> None:
         if (values["workflow_id"], values["downstream_ref_id"]) in self._scopes:
             self.flush()  # what was decided of the tokens before it must not reach this one
         self._tokens.append(values)
+        self.rows += 1
 
     def add_edge(self, values: dict[str, Any]) -> None:
         self._edges.append(values)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic import op
 
 import stabilize.types
-from stabilize.events.ddl import create_statements, drop_statements
+from stabilize.models.ddl import create_statements, drop_statements
 
 revision = "0001"
 down_revision = None
@@ -116,6 +116,7 @@ def upgrade() -> None:
         sa.Column("subscription_id", stabilize.types.Identifier(length=255), nullable=False),
         sa.Column("sequence", sa.BigInteger(), nullable=False),
         sa.Column("event_id", stabilize.types.Identifier(), nullable=False),
+        sa.Column("line", stabilize.types.Identifier(), nullable=True),
         sa.Column("status", sa.String(length=20), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("http_status", sa.Integer(), nullable=True),
@@ -138,20 +139,18 @@ def upgrade() -> None:
         ["status", "next_attempt_at"],
         unique=False,
     )
+    op.create_index(
+        op.f("ix_stabilize_event_deliveries_subscription_id_line_status_sequence"),
+        "stabilize_event_deliveries",
+        ["subscription_id", "line", "status", "sequence"],
+        unique=False,
+    )
     op.create_table(
         "stabilize_event_fence",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("value", sa.BigInteger(), nullable=False),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_stabilize_event_fence")),
-        **OPTIONS,
-    )
-    op.create_table(
-        "stabilize_event_relays",
-        sa.Column("target", stabilize.types.Identifier(length=255), nullable=False),
-        sa.Column("last_sequence", sa.BigInteger(), nullable=False),
-        sa.Column("updated_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("target", name=op.f("pk_stabilize_event_relays")),
         **OPTIONS,
     )
     op.create_table(
@@ -163,6 +162,7 @@ def upgrade() -> None:
         sa.Column("last_sequence", sa.BigInteger(), nullable=False),
         sa.Column("webhook_url", sa.Text(), nullable=True),
         sa.Column("webhook_secret_ref", sa.String(length=255), nullable=True),
+        sa.Column("webhook_order", sa.String(length=20), nullable=True),
         sa.Column("enabled", sa.Boolean(), nullable=False),
         sa.Column("error_count", sa.Integer(), nullable=False),
         sa.Column("max_errors", sa.Integer(), nullable=False),
@@ -242,6 +242,49 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_stabilize_events_workflow_id_sequence"),
         "stabilize_events",
+        ["workflow_id", "sequence"],
+        unique=False,
+    )
+    op.create_table(
+        "stabilize_events_archive",
+        sa.Column("sequence", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("event_id", stabilize.types.Identifier(), nullable=False),
+        sa.Column("event_type", sa.String(length=100), nullable=False),
+        sa.Column("timestamp", stabilize.types.UtcDateTime(), nullable=False),
+        sa.Column("recorded_at", stabilize.types.UtcDateTime(), nullable=False),
+        sa.Column("entity_type", sa.String(length=32), nullable=False),
+        sa.Column("entity_id", stabilize.types.Identifier(), nullable=False),
+        sa.Column("workflow_id", stabilize.types.Identifier(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("data", stabilize.types.Json(), nullable=False),
+        sa.Column("schema_version", sa.Integer(), nullable=False),
+        sa.Column("correlation_id", stabilize.types.Identifier(), nullable=False),
+        sa.Column("causation_id", stabilize.types.Identifier(), nullable=True),
+        sa.Column("actor", sa.String(length=255), nullable=False),
+        sa.Column("source_handler", sa.String(length=255), nullable=True),
+        sa.Column("application", sa.String(length=255), nullable=True),
+        sa.Column("entity_name", sa.String(length=255), nullable=True),
+        sa.Column("ref_id", stabilize.types.Identifier(length=255), nullable=True),
+        sa.Column("stage_type", sa.String(length=255), nullable=True),
+        sa.Column("implementing_class", sa.String(length=255), nullable=True),
+        sa.Column("stage_id", stabilize.types.Identifier(), nullable=True),
+        sa.Column("status", sa.String(length=20), nullable=True),
+        sa.Column("duration_ms", sa.BigInteger(), nullable=True),
+        sa.Column("attempt", sa.Integer(), nullable=True),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("sequence", name=op.f("pk_stabilize_events_archive")),
+        sa.UniqueConstraint(
+            "entity_type",
+            "entity_id",
+            "version",
+            name=op.f("uq_stabilize_events_archive_entity_type_entity_id_version"),
+        ),
+        sa.UniqueConstraint("event_id", name=op.f("uq_stabilize_events_archive_event_id")),
+        **OPTIONS,
+    )
+    op.create_index(
+        op.f("ix_stabilize_events_archive_workflow_id_sequence"),
+        "stabilize_events_archive",
         ["workflow_id", "sequence"],
         unique=False,
     )
@@ -568,7 +611,7 @@ def upgrade() -> None:
             ),
             nullable=True,
         ),
-        sa.Column("definition", stabilize.types.Json(), nullable=False),
+        sa.Column("definition", stabilize.types.DefinitionJson(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("event_version", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(
@@ -668,9 +711,9 @@ def downgrade() -> None:
     op.drop_table("stabilize_snapshots")
     op.drop_table("stabilize_signals")
     op.drop_table("stabilize_messages")
+    op.drop_table("stabilize_events_archive")
     op.drop_table("stabilize_events")
     op.drop_table("stabilize_event_subscriptions")
-    op.drop_table("stabilize_event_relays")
     op.drop_table("stabilize_event_fence")
     op.drop_table("stabilize_event_deliveries")
     op.drop_table("stabilize_event_dead_letters")

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, ClassVar
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, ClassVar, Self
 
-from sqlalchemy import Connection, Engine, create_engine, func, select
+from sqlalchemy import Connection, Engine, create_engine, func, select, union_all
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import ColumnElement
 
 from stabilize.clock import chance
 from stabilize.errors import ConfigurationError
-from stabilize.models import EventRecord
+from stabilize.models import ArchivedEvent, EventRecord
 
-LAST_SEQUENCE = select(func.coalesce(func.max(EventRecord.sequence), 0))
+_LAST = union_all(
+    *(select(func.max(kind.sequence).label("sequence")) for kind in (EventRecord, ArchivedEvent))
+).subquery()
+LAST_SEQUENCE = select(func.coalesce(func.max(_LAST.c.sequence), 0))
 
 
 class Backend:
@@ -29,6 +32,8 @@ class Backend:
     """A failed statement spoils the transaction unless a SAVEPOINT is around it."""
     fences_events: ClassVar[bool] = False
     """Events can become visible in another order than that of their numbers."""
+    in_memory: bool = False
+    """The database lives as long as a connection to it does."""
     turn_options: ClassVar[dict[str, Any]] = {"isolation_level": "READ COMMITTED"}
     poll_options: ClassVar[dict[str, Any]] = {"isolation_level": "AUTOCOMMIT"}
 
@@ -43,6 +48,11 @@ class Backend:
     def create_engine(cls, url: URL) -> Engine:
         """Make the engine for a URL, with what this library needs of it."""
         return create_engine(url, pool_pre_ping=True, pool_recycle=1800)
+
+    @classmethod
+    def of(cls, identity: str) -> Self:
+        """The backend of the database that `identity` names."""
+        return cls()
 
     @classmethod
     def check_engine(cls, engine: Engine) -> None:
@@ -67,6 +77,13 @@ class Backend:
     def after_commit(self, others: bool) -> None:
         """Let `others` (processes) at the lock this one has just given back."""
 
+    def altering(self, connection: Connection) -> AbstractContextManager[None]:
+        """What a migration of the tables needs around its transaction."""
+        return nullcontext()
+
+    def cut(self, engine: Engine, connection: Any) -> None:
+        """End what another thread does on a driver's connection, and undo it."""
+
     def is_trouble(self, error: BaseException) -> bool:
         """Say whether `error` is the database's own trouble: lock, connection, deadlock, disk."""
         return isinstance(error, DBAPIError) and error.connection_invalidated
@@ -81,12 +98,21 @@ class Backend:
         """An index hint (text, dialect) for the statement that takes due messages."""
         return None
 
-    def frontier(self, connection: Connection) -> int:
+    def frontier(self, connection: Connection, known: int = 0) -> int:
         """The event sequence up to which nothing can still come; 0 when there are no events.
 
         `connection` is in a READ COMMITTED transaction of its own that ends right after this.
+        `known` was the frontier once: if it is the last number still, it is the frontier still.
         """
         return int(connection.execute(LAST_SEQUENCE).scalar_one())
+
+    def order_events(self, connection: Connection) -> None:
+        """Let nobody else append events until this transaction ends."""
+
+    @contextmanager
+    def maintaining_events(self, connection: Connection) -> Iterator[None]:
+        """Inside, and in this transaction only, events may be changed and deleted."""
+        raise NotImplementedError(f"{type(self).__name__} does not guard events")
 
     # --- waking -----------------------------------------------------------------------------
 

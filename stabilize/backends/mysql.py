@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
-from sqlalchemy import (
-    BigInteger,
-    Connection,
-    Engine,
-    create_engine,
-    func,
-    literal_column,
-    select,
-)
+from sqlalchemy import BigInteger, Connection, Engine, create_engine, func, literal_column, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import ColumnElement
@@ -70,16 +64,35 @@ class MySQLBackend(Backend):
             code == 0 and type(error.orig).__name__ in ("InterfaceError", "OperationalError")
         )
 
+    def cut(self, engine: Engine, connection: Any) -> None:
+        with engine.connect() as other:
+            other.exec_driver_sql(f"KILL {int(connection.thread_id())}")
+
     def now(self) -> ColumnElement[int]:
         return func.floor(
             func.unix_timestamp(func.now(literal_column("3"))) * 1000, type_=BigInteger
         )
 
-    def frontier(self, connection: Connection) -> int:
-        """Get the fence to ourselves for a moment: whoever holds a number has ended by then."""
-        fence = select(EventFence.id).where(EventFence.id == 1).with_for_update()
-        connection.execute(fence)
+    def frontier(self, connection: Connection, known: int = 0) -> int:
+        """Get the fence to ourselves for a moment: whoever holds a number has ended by then.
+
+        Writers wait for that, so it is not done for nothing.
+        """
+        if super().frontier(connection) == known:
+            return known
+        self.order_events(connection)
         return super().frontier(connection)
+
+    def order_events(self, connection: Connection) -> None:
+        connection.execute(select(EventFence.id).where(EventFence.id == 1).with_for_update())
+
+    @contextmanager
+    def maintaining_events(self, connection: Connection) -> Iterator[None]:
+        connection.exec_driver_sql("SET @stabilize_event_maintenance = 1")
+        try:
+            yield
+        finally:  # it belongs to the connection, not to the transaction
+            connection.exec_driver_sql("SET @stabilize_event_maintenance = 0")
 
     def take_hint(self) -> tuple[str, str] | None:
         # a sort would lock every due message before LIMIT; the index in order locks what it takes

@@ -5,9 +5,21 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, Self
 
-from sqlalchemy import Connection, Engine, Integer, QueuePool, create_engine, event, literal_column
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Integer,
+    QueuePool,
+    create_engine,
+    delete,
+    event,
+    insert,
+    literal_column,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
@@ -15,10 +27,13 @@ from sqlalchemy.sql import ColumnElement
 
 from stabilize.backends.base import Backend, pause_within, register_backend
 from stabilize.errors import ConfigurationError
+from stabilize.models import EventFence
 
 _TROUBLE = ("locked", "busy", "disk i/o", "disk is full", "unable to open", "interrupted")
 _BUSY_TIMEOUT_MS = 5_000
+_CUT_SECONDS = 1.0
 _MEMORY = "file:/stabilize-shared?vfs=memdb"
+_MEMORY_IDENTITY = "sqlite-memory:"
 
 
 @register_backend
@@ -52,6 +67,10 @@ class SqliteBackend(Backend):
         return engine
 
     @classmethod
+    def of(cls, identity: str) -> Self:
+        return cls(in_memory=identity.startswith(_MEMORY_IDENTITY))
+
+    @classmethod
     def check_engine(cls, engine: Engine) -> None:
         if isinstance(engine.pool, (SingletonThreadPool, StaticPool)):
             raise ConfigurationError(
@@ -64,7 +83,7 @@ class SqliteBackend(Backend):
     def identity(cls, engine: Engine) -> str:
         database = engine.url.database or ""
         if _is_memory(engine.url):
-            return f"sqlite-memory:{database}"
+            return f"{_MEMORY_IDENTITY}{database}"
         return f"sqlite:{os.path.realpath(database)}"
 
     def open_turns(self, connection: Connection) -> None:
@@ -98,6 +117,26 @@ class SqliteBackend(Backend):
         if others and not self.in_memory:
             time.sleep(0.0005)
 
+    @contextmanager
+    def altering(self, connection: Connection) -> Iterator[None]:
+        """A table is altered by copying and dropping it, and a drop deletes what refers to it."""
+        raw = _raw(connection)
+        on = raw.execute("PRAGMA foreign_keys").fetchone()[0]
+        raw.execute("PRAGMA foreign_keys = OFF")
+        try:
+            yield
+        finally:
+            raw.execute(f"PRAGMA foreign_keys = {int(on)}")
+
+    def cut(self, engine: Engine, connection: Any) -> None:
+        """Whoever holds the write lock keeps all others out, also while it runs no statement."""
+        try:
+            connection.interrupt()
+            connection.set_authorizer(_only_rollback)
+            _undo(connection, time.monotonic() + _CUT_SECONDS)
+        except sqlite3.Error as error:  # a user's engine whose connections stay in their threads
+            raise DBAPIError.instance("ROLLBACK", (), error, sqlite3.Error) from error
+
     def is_trouble(self, error: BaseException) -> bool:
         if super().is_trouble(error):
             return True
@@ -109,6 +148,12 @@ class SqliteBackend(Backend):
             "CAST((julianday('now') - 2440587.5) * 86400000.0 AS INTEGER)", Integer
         )
 
+    @contextmanager
+    def maintaining_events(self, connection: Connection) -> Iterator[None]:
+        connection.execute(insert(EventFence).values(id=3, value=0, updated_at=0))
+        yield
+        connection.execute(delete(EventFence).where(EventFence.id == 3))
+
 
 def _is_memory(url: URL) -> bool:
     database = url.database or ""
@@ -117,6 +162,22 @@ def _is_memory(url: URL) -> bool:
         or "vfs=memdb" in database
         or (url.query.get("vfs") == "memdb" or url.query.get("mode") == "memory")
     )
+
+
+def _only_rollback(action: int, name: str | None, *_: str | None) -> int:
+    is_rollback = (action, name) == (sqlite3.SQLITE_TRANSACTION, "ROLLBACK")
+    return sqlite3.SQLITE_OK if is_rollback else sqlite3.SQLITE_DENY
+
+
+def _undo(connection: sqlite3.Connection, deadline: float) -> None:
+    while connection.in_transaction:
+        try:
+            connection.rollback()
+        except (sqlite3.OperationalError, MemoryError):  # the other's statement is still ending
+            if time.monotonic() >= deadline:
+                raise
+            connection.interrupt()
+            pause_within(0.002)
 
 
 def _raw(connection: Connection) -> sqlite3.Connection:

@@ -14,6 +14,7 @@ from stabilize.handlers.instances import (
     CompleteMultiInstanceHandler,
     InstanceEndedHandler,
     SpawnInstancesHandler,
+    WithdrawInstancesHandler,
 )
 from stabilize.handlers.jump import JumpToStageHandler, RestartStageHandler
 from stabilize.handlers.signal import SignalStageHandler
@@ -72,6 +73,7 @@ DEFAULT_HANDLERS: tuple[type[Handler[Any]], ...] = (
     StartStageHandler,
     StartTaskHandler,
     StartWorkflowHandler,
+    WithdrawInstancesHandler,
 )
 
 

@@ -6,41 +6,23 @@ within one workflow, whose lock the turn holds, so that looking and claiming can
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from sqlalchemy import delete, insert, select
 
+from stabilize.dag.gates import (
+    Obstacle,
+    Wait,
+    choice,
+    choice_key,
+    milestone,
+    right,
+)
 from stabilize.models import Claim, StageExecution
 from stabilize.net import GATES, Net, is_active
 from stabilize.queue.messages import CancelStage, StartStage
-from stabilize.status import VALID_TRANSITIONS, StagePhase, WorkflowStatus
+from stabilize.status import StagePhase, WorkflowStatus
 from stabilize.turn import Turn
 
 S = WorkflowStatus
-
-
-@dataclass(frozen=True)
-class Wait:
-    """The stage waits; `key` says what for, and is called when that changes."""
-
-    key: str
-
-
-@dataclass(frozen=True)
-class PassOver:
-    """The moment for the stage has gone; what follows it runs."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Withdraw:
-    """Another stage was chosen; this branch brings nothing."""
-
-    reason: str
-
-
-Obstacle = Wait | PassOver | Withdraw
 
 
 def is_gated(stage: StageExecution) -> bool:
@@ -102,7 +84,7 @@ def call(turn: Turn, net: Net, key: str, *, first_only: bool = False) -> None:
 
 def waiting_runs(turn: Turn, net: Net) -> list[StageExecution]:
     """The runs that have their tokens and wait for something else."""
-    if not net.is_complete:
+    if net.has_groups or not net.is_complete:
         turn.write_rows()
         ids = turn.session.scalars(
             select(StageExecution.id).where(
@@ -110,8 +92,7 @@ def waiting_runs(turn: Turn, net: Net) -> list[StageExecution]:
                 StageExecution.waits_for.is_not(None),
             )
         ).all()
-        for id in ids:
-            turn.reader.stage(net, id)
+        turn.reader.stages({net.workflow.id: net}, [id for id in ids if id not in net.stages])
     return [s for s in net.stages.values() if s.waits_for is not None and is_active(s)]
 
 
@@ -121,9 +102,9 @@ def waiting_runs(turn: Turn, net: Net) -> list[StageExecution]:
 def _choice(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:
     group = stage.deferred_choice_group
     if group is not None:
-        chosen = _owner(turn, stage, "choice", _choice_key(stage, group))
-        if chosen is not None and chosen != stage.id:
-            return Withdraw(f"another branch of the choice {group!r} was taken")
+        chosen = _owner(turn, stage, "choice", choice_key(group, stage.thread))
+        if obstacle := choice(group, chosen, stage.id):
+            return obstacle
     if stage.trigger is not None and not stage.delivered.get("_triggered"):
         return Wait(f"trigger:{stage.ref_id}")
     return None
@@ -133,44 +114,25 @@ def _milestone(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:
     ref_id = stage.milestone_ref_id
     if ref_id is None or stage.milestone_status is None:
         return None
-    milestone = turn.reader.newest(net, ref_id)
-    wanted = WorkflowStatus[stage.milestone_status]
-    if milestone is not None and milestone.status is wanted:
-        return None
-    if milestone is None or not _can_reach(milestone, wanted):
-        return PassOver(f"the milestone {ref_id!r} is past {wanted}")
-    return Wait(f"milestone:{ref_id}")
-
-
-def _can_reach(stage: StageExecution, wanted: WorkflowStatus) -> bool:
-    if stage.phase is StagePhase.ENDED:
-        return False
-    seen: set[WorkflowStatus] = set()
-    waiting = [stage.status]
-    while waiting:
-        for status in VALID_TRANSITIONS[waiting.pop()]:
-            if status is wanted:
-                return True
-            if status not in seen:
-                seen.add(status)
-                waiting.append(status)
-    return False
+    run = turn.reader.newest(net, ref_id)
+    status = None if run is None else run.status
+    ended = run is not None and run.phase is StagePhase.ENDED
+    return milestone(ref_id, WorkflowStatus[stage.milestone_status], status, has_ended=ended)
 
 
 def _mutex(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:
     key = stage.mutex_key
-    if key is None or _owner(turn, stage, "mutex", key) in (None, stage.id):
+    if key is None:
         return None
-    return Wait(f"mutex:{key}")
+    return right("mutex", key, _owner(turn, stage, "mutex", key), stage.id)
 
 
 def _section(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:
     name = stage.section
     if name is None:
         return None
-    if _owner(turn, stage, "section", name) in (None, _component(turn, net, stage)):
-        return None
-    return Wait(f"section:{name}")
+    owner = _owner(turn, stage, "section", name)
+    return None if owner is None else right("section", name, owner, _component(turn, net, stage))
 
 
 # --- rights ---------------------------------------------------------------------------------
@@ -210,13 +172,8 @@ def _release(turn: Turn, stage: StageExecution, kind: str, key: str, owner: str)
     )
 
 
-def _choice_key(stage: StageExecution, group: str) -> str:
-    """Each thread has a choice of its own."""
-    return f"{group}@{stage.thread}" if stage.thread else group
-
-
 def _choose(turn: Turn, net: Net, stage: StageExecution, group: str) -> None:
-    _claim(turn, stage, "choice", _choice_key(stage, group), stage.id)
+    _claim(turn, stage, "choice", choice_key(group, stage.thread), stage.id)
     for other in waiting_runs(turn, net):
         offered = other.deferred_choice_group == group and other.thread == stage.thread
         if offered and other is not stage:

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from stabilize.handlers.base import Handler
 from stabilize.models import StageExecution, TaskExecution, Workflow
 from stabilize.models.definition import stage_from_dict
-from stabilize.models.workflow import merge_outputs
+from stabilize.models.workflow import merge_in_order
 from stabilize.net import Net
 from stabilize.queue.messages import ChildEnded, CompleteTask, StartWorkflow
 from stabilize.status import WorkflowStatus
@@ -91,13 +91,13 @@ class ChildEndedHandler(Handler[ChildEnded]):
 
 
 def _outputs_of(turn: Turn, workflow_id: str) -> dict[str, Any]:
-    rows = turn.session.scalars(
-        select(StageExecution.outputs)
-        .where(
+    rows = turn.session.execute(
+        select(
+            StageExecution.ref_id, StageExecution.requisite_stage_ref_ids, StageExecution.outputs
+        ).where(
             StageExecution.workflow_id == workflow_id,
             StageExecution.latest,
             StageExecution.parent_stage_id.is_(None),
         )
-        .order_by(StageExecution.position)
     )
-    return merge_outputs(rows)
+    return merge_in_order(rows)

@@ -10,8 +10,8 @@ from sqlalchemy.orm import aliased
 
 from stabilize.dag.reducers import apply_output_reducers
 from stabilize.models import StageExecution, Token
-from stabilize.models.workflow import merge_outputs
-from stabilize.status import SyntheticStageOwner, TokenKind, WorkflowStatus
+from stabilize.models.workflow import merge_in_order, merge_outputs
+from stabilize.status import SyntheticStageOwner, TokenKind
 from stabilize.tasks.context import InheritingContext
 from stabilize.turn import Turn
 
@@ -27,6 +27,9 @@ def inherited(connection: Connection, stage: StageExecution) -> dict[str, Any]:
     is_instance = stage.synthetic_stage_owner is SyntheticStageOwner.INSTANCE
     run_id = (is_instance and stage.parent_stage_id) or stage.id
     merged = _lineage_outputs(connection, run_id)
+    if is_instance:  # its own context has what its group's has, but for the collection
+        group = select(_STAGES.c.context).where(_STAGES.c.id == run_id)
+        merged = merge_outputs([merged, connection.execute(group).scalar() or {}])
     if stage.output_reducers:
         branches = connection.execute(
             select(_STAGES.c.outputs)
@@ -40,7 +43,7 @@ def inherited(connection: Connection, stage: StageExecution) -> dict[str, Any]:
 
 
 def _lineage_outputs(connection: Connection, run_id: str) -> dict[str, Any]:
-    """Merge the outputs of everything the run `run_id` came from, by place in the definition."""
+    """Merge the outputs of everything the run `run_id` came from."""
     start = (
         select(Token.source_id.label("id"))
         .where(Token.consumer_id == run_id, Token.kind == TokenKind.LIVE)
@@ -53,14 +56,11 @@ def _lineage_outputs(connection: Connection, run_id: str) -> dict[str, Any]:
         )
     )
     rows = connection.execute(
-        select(_STAGES.c.outputs)
-        .where(
-            StageExecution.id.in_(select(lineage.c.id)),
-            StageExecution.status != WorkflowStatus.SKIPPED,
-        )
-        .order_by(*_ORDER)
+        select(_STAGES.c.ref_id, _STAGES.c.requisite_stage_ref_ids, _STAGES.c.outputs)
+        .where(_STAGES.c.id.in_(select(lineage.c.id)))
+        .order_by(_STAGES.c.run)
     )
-    return merge_outputs(outputs for (outputs,) in rows if outputs)
+    return merge_in_order(rows)
 
 
 class Names(Mapping[str, Any]):

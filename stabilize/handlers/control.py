@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from stabilize.handlers.base import Handler
+from stabilize.handlers.closing import withdraw
 from stabilize.handlers.flow import Arrival, put, runs_under_way
-from stabilize.handlers.lifecycle import complete_if_idle, news_for_parent, withdraw
+from stabilize.handlers.lifecycle import complete_if_idle, news_for_parent
 from stabilize.handlers.signal import reached_run
 from stabilize.net import is_active
 from stabilize.queue.messages import CancelRegion, CancelStage

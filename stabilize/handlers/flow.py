@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from collections.abc import Iterator
 
 from sqlalchemy import select
 
@@ -12,114 +12,34 @@ from stabilize.dag.joins import (
     JoinRule,
     Tally,
     Verdict,
-    absorbs_failure,
+    branch_of,
     counts_as,
     decide,
+    failure_is_absorbed,
+    parent_of,
     resets,
+    to_be_taken,
 )
 from stabilize.dag.topological import topological_sort
 from stabilize.events.base import EventType
 from stabilize.handlers.admission import leave
+from stabilize.handlers.runs import activate, new_run
 from stabilize.handlers.tokens import (
     Arrival,
     close_all,
     close_round,
-    discard_tokens,
     kept_tokens,
     mark_taken,
     take,
     take_all,
-    to_be_taken,
     write_token,
 )
-from stabilize.models import StageExecution, TaskExecution
-from stabilize.net import Net, is_active
-from stabilize.queue.messages import CancelStage, FailStage, StartStage
+from stabilize.models import StageExecution
+from stabilize.net import BEYOND, Net, is_active
+from stabilize.queue.messages import CancelStage, FailStage
+from stabilize.reader import UNDER_WAY
 from stabilize.status import JoinType, StagePhase, TokenKind, WorkflowStatus
 from stabilize.turn import Turn
-
-_OF_ONE_RUN = frozenset({"withdrawn", "planned_tasks", "terminates"})
-"""What a run keeps in its definition that the next run does not get."""
-_FAILURE_KEYS = frozenset({"error", "exception", "jump_error", "beforeStagePlanningFailed"})
-
-
-def activate(
-    turn: Turn, net: Net, stage: StageExecution, *, thread: str = "", **values: Any
-) -> StageExecution:
-    """Start the next run of a stage: the one that waits, else a new one."""
-    run = stage if stage.phase is StagePhase.WAITING else new_run(turn, net, stage)
-    if run.thread != thread:
-        values["thread"] = thread
-    turn.set(run, phase=StagePhase.READY, **values)
-    turn.set(net.workflow, open_runs=net.workflow.open_runs + 1)
-    turn.push(StartStage.of(run))
-    return run
-
-
-def new_run(
-    turn: Turn,
-    net: Net,
-    old: StageExecution,
-    *,
-    opens: int = 0,
-    parent_id: str | None = None,
-) -> StageExecution:
-    """Make the next run of a stage; the earlier one keeps its history.
-
-    `opens` is 1 when a jump or a restart opens this part of the graph again.
-    """
-    turn.set(old, latest=False)
-    run = StageExecution(
-        workflow_id=old.workflow_id,
-        ref_id=old.ref_id,
-        run=old.run + 1,
-        generation=old.generation + opens,
-        position=old.position,
-        type=old.type,
-        name=old.name,
-        context={k: v for k, v in old.context.items() if k not in _FAILURE_KEYS},
-        requisite_stage_ref_ids=old.requisite_stage_ref_ids,
-        parent_stage_id=parent_id or old.parent_stage_id,
-        synthetic_stage_owner=old.synthetic_stage_owner,
-        definition={k: v for k, v in old.definition.items() if k not in _OF_ONE_RUN},
-        thread=old.thread,
-    )
-    if old.delivered.get("_buffered_signals"):
-        run.delivered = {"_buffered_signals": old.delivered["_buffered_signals"]}
-    planned = old.definition.get("planned_tasks")  # its builder makes them anew
-    add_run(turn, net, run, [] if planned else unstarted(net.tasks_of(old), run))
-    for child in list(net.children.get(old.id, ())):
-        if not child.planned:
-            new_run(turn, net, child, opens=opens, parent_id=run.id)
-            if opens:
-                discard_tokens(turn, net, child.ref_id)
-    return run
-
-
-def unstarted(tasks: list[TaskExecution], run: StageExecution) -> list[TaskExecution]:
-    """The same tasks once more, for another run."""
-    return [
-        TaskExecution(
-            workflow_id=run.workflow_id,
-            stage_id=run.id,
-            position=task.position,
-            name=task.name,
-            implementing_class=task.implementing_class,
-            stage_start=task.stage_start,
-            stage_end=task.stage_end,
-            loop_start=task.loop_start,
-            loop_end=task.loop_end,
-        )
-        for task in tasks
-    ]
-
-
-def add_run(turn: Turn, net: Net, run: StageExecution, tasks: list[TaskExecution]) -> None:
-    """Put a run that was just made, with its tasks, in the database and in the net."""
-    turn.add(run)
-    for task in tasks:
-        turn.add(task)
-    net.keep(run, tasks)
 
 
 def put(turn: Turn, net: Net, arrivals: list[Arrival], *, bypassed: str = "") -> None:
@@ -133,15 +53,23 @@ def put(turn: Turn, net: Net, arrivals: list[Arrival], *, bypassed: str = "") ->
         if arrival.ref_id == bypassed:
             write_token(turn, arrival, arrival.kind, closed=True)
             continue
-        target = turn.reader.newest(
-            net, arrival.ref_id, net.downstream[arrival.source.ref_id].get(arrival.ref_id)
-        )
-        assert target is not None, f"an edge leads to {arrival.ref_id!r}, which is not there"
+        target = _target_of(turn, net, arrival)
         rule = net.rule_of(target)
         if rule.type is JoinType.AND and not rule.keep and len(net.upstream[target.ref_id]) == 1:
             _pass_through(turn, net, arrival, target, rule, wave)
         else:
             _join(turn, net, arrival, target, rule, wave)
+
+
+def _target_of(turn: Turn, net: Net, arrival: Arrival) -> StageExecution:
+    """Where a token goes: from a part of a run to another part of the same run."""
+    for part in net.children.get(arrival.source.parent_stage_id or "", ()):
+        if part.ref_id == arrival.ref_id:
+            return part
+    position = net.downstream[arrival.source.ref_id].get(arrival.ref_id)
+    target = turn.reader.newest(net, arrival.ref_id, position)
+    assert target is not None, f"an edge leads to {arrival.ref_id!r}, which is not there"
+    return target
 
 
 def _pass_through(
@@ -224,7 +152,7 @@ def _fire(
     tally.fired += 1
     thread = arrival.thread
     if rule.type is JoinType.MULTI_MERGE and again:
-        thread = branch_of(target, thread, target.run + 1)
+        thread = branch_of(target.position, thread, target.run + 1)
     run = activate(turn, net, target, thread=thread)
     if rule.type in (JoinType.MULTI_MERGE, JoinType.XOR):
         mark_taken(turn, arrival, run)
@@ -302,18 +230,18 @@ def _may_come(turn: Turn, net: Net, target: StageExecution, tally: Tally, rule: 
 
 
 def runs_under_way(turn: Turn, net: Net) -> list[StageExecution]:
-    """Every run of the workflow that is under way, parents before their synthetic stages."""
+    """The runs of the definition under way, parents before their synthetic stages."""
     if not net.is_complete:
         turn.write_rows()
         ids = turn.session.scalars(
             select(StageExecution.id).where(
                 StageExecution.workflow_id == net.workflow.id,
-                StageExecution.phase.not_in((StagePhase.WAITING, StagePhase.ENDED)),
+                StageExecution.position < BEYOND,
+                UNDER_WAY,
             )
         ).all()
-        for id in ids:
-            turn.reader.stage(net, id)
-    found = [stage for stage in net.stages.values() if is_active(stage)]
+        turn.reader.stages({net.workflow.id: net}, [id for id in ids if id not in net.stages])
+    found = [run for run in net.stages.values() if is_active(run) and run.position < BEYOND]
     return sorted(found, key=lambda stage: stage.parent_stage_id is not None)
 
 
@@ -373,42 +301,21 @@ def _fail(
     return run
 
 
-def branch_of(stage: StageExecution, thread: str, number: int | str) -> str:
-    """A thread of its own for what follows one of several firings."""
-    return f"{thread}{stage.position}.{number}/"
-
-
-def parent_of(thread: str) -> str:
-    """The thread that `thread` branched off from."""
-    head, _, _ = thread.rstrip("/").rpartition("/")
-    return f"{head}/" if head else ""
-
-
-def failure_is_absorbed(turn: Turn, net: Net, stage: StageExecution) -> bool:
+def is_absorbed(turn: Turn, net: Net, stage: StageExecution) -> bool:
     """Say whether every path from a failed stage ends in a join that absorbs the failure."""
-    seen = {stage.ref_id}
-    waiting = [stage.ref_id]
-    while waiting:
-        ref_id = waiting.pop()
-        following = net.downstream.get(ref_id)
-        if not following:
-            return False
-        for next_ref, position in following.items():
+
+    def joins_after(ref_id: str) -> Iterator[tuple[str, JoinRule]]:
+        for next_ref, position in net.downstream.get(ref_id, {}).items():
             target = turn.reader.newest(net, next_ref, position)
             assert target is not None
-            if not absorbs_failure(net.rule_of(target)) and next_ref not in seen:
-                seen.add(next_ref)
-                waiting.append(next_ref)
-    return True
+            yield next_ref, net.rule_of(target)
+
+    return failure_is_absorbed(stage.ref_id, joins_after)
 
 
 __all__ = [
     "Arrival",
-    "activate",
-    "add_run",
-    "branch_of",
-    "failure_is_absorbed",
-    "new_run",
+    "is_absorbed",
     "put",
     "runs_under_way",
     "settle_quiet",

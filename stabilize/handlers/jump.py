@@ -9,9 +9,11 @@ from sqlalchemy import select
 from stabilize.events.base import EventType
 from stabilize.handlers.admission import forget_choices, leave
 from stabilize.handlers.base import Handler
+from stabilize.handlers.closing import describe, withdraw, withdraw_parts
 from stabilize.handlers.concurrency import take_slot
-from stabilize.handlers.flow import Arrival, activate, new_run, put
-from stabilize.handlers.lifecycle import complete_if_idle, describe, finish_stage, withdraw
+from stabilize.handlers.flow import Arrival, put
+from stabilize.handlers.lifecycle import complete_if_idle, finish_stage
+from stabilize.handlers.runs import activate, new_run
 from stabilize.handlers.tokens import discard_tokens
 from stabilize.models import StageExecution, Token
 from stabilize.net import Net, is_active
@@ -166,6 +168,8 @@ def reopen(
         assert run is not None
         if is_active(run):
             withdraw(turn, net, run)
+        else:
+            withdraw_parts(turn, net, run)  # a group may have let its instances run on
         discard_tokens(turn, net, ref_id)
         if run.phase is not StagePhase.WAITING:
             new_run(turn, net, run, opens=1)

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import delete
-
 from stabilize.dag.expressions import ExpressionError
+from stabilize.dag.joins import branch_of
 from stabilize.dag.outcome import TOKEN_OF
 from stabilize.dag.splits import NoBranchError, SplitRule, split
 from stabilize.events.base import EventType
-from stabilize.handlers.admission import leave, waiting_runs
-from stabilize.handlers.children import CHILD, tell_parent
+from stabilize.handlers.admission import waiting_runs
+from stabilize.handlers.children import tell_parent
+from stabilize.handlers.closing import (
+    close,
+    error_of,
+    left_at_work,
+    withdraw,
+    withdraw_instances,
+)
 from stabilize.handlers.concurrency import release_slot
 from stabilize.handlers.context import names_for
 from stabilize.handlers.flow import (
     Arrival,
-    activate,
-    branch_of,
-    failure_is_absorbed,
+    is_absorbed,
     put,
     runs_under_way,
     settle_quiet,
 )
-from stabilize.models import BufferedSignal, StageExecution, TaskExecution, Workflow
+from stabilize.handlers.runs import activate
+from stabilize.models import StageExecution, Workflow
 from stabilize.net import Net, is_active
 from stabilize.queue.messages import (
     CancelWorkflow,
@@ -31,12 +36,10 @@ from stabilize.queue.messages import (
     CompleteWorkflow,
     ContinueParentStage,
     InstanceEnded,
-    RunHook,
     StageLevel,
     StartTask,
 )
 from stabilize.status import (
-    BEGUN_STATUSES,
     CONTINUABLE_STATUSES,
     SplitType,
     StagePhase,
@@ -47,16 +50,6 @@ from stabilize.status import (
 from stabilize.turn import Turn
 
 S = WorkflowStatus
-_ENDED = {
-    S.SUCCEEDED: EventType.STAGE_COMPLETED,
-    S.CANCELED: EventType.STAGE_CANCELED,
-    S.SKIPPED: EventType.STAGE_SKIPPED,
-}
-
-
-def describe(stage: StageExecution) -> dict[str, Any]:
-    """What every event of a stage says of it."""
-    return {"ref_id": stage.ref_id, "type": stage.type, "name": stage.name}
 
 
 def run_next_phase(turn: Turn, net: Net, stage: StageExecution) -> None:
@@ -91,7 +84,7 @@ def finish_stage(
         event["error"] = arrivals
         turn.set(stage, context={**stage.context, "error": arrivals})
         status, arrivals = S.TERMINAL, []
-    _close(turn, net, stage, status, **event)
+    close(turn, net, stage, status, **event)
     terminates = stage.end == "terminate" or stage.definition.get("terminates")
     if terminates and status in CONTINUABLE_STATUSES:
         end_workflow(turn, net, S.SUCCEEDED)
@@ -99,7 +92,7 @@ def finish_stage(
         if status is not S.TERMINAL:
             put(turn, net, arrivals)
         turn.push(news_for_parent(stage, stage.parent_stage_id))
-    elif status is S.TERMINAL and not failure_is_absorbed(turn, net, stage):
+    elif status is S.TERMINAL and not is_absorbed(turn, net, stage):
         end_workflow(turn, net, S.TERMINAL, error=event.get("error") or error_of(stage))
     elif status is S.TERMINAL:
         put(turn, net, _all_edges(net, stage, TokenKind.FAILED))
@@ -113,7 +106,16 @@ def finish_stage(
         )
     else:
         put(turn, net, arrivals)
-    complete_if_idle(turn, net)
+    if not _is_part_of_open(turn, net, stage):
+        complete_if_idle(turn, net)
+
+
+def _is_part_of_open(turn: Turn, net: Net, stage: StageExecution) -> bool:
+    """Say whether a run is a part of one that is under way, so that the workflow goes on."""
+    if stage.parent_stage_id is None:
+        return False
+    parent = turn.reader.stage(net, stage.parent_stage_id)
+    return parent is not None and is_active(parent)
 
 
 def news_for_parent(stage: StageExecution, parent_id: str) -> StageLevel:
@@ -154,55 +156,6 @@ def end_deadlocked(turn: Turn, net: Net, reason: str) -> None:
     end_workflow(turn, net, S.TERMINAL, error=error)
 
 
-def _close(
-    turn: Turn, net: Net, stage: StageExecution, status: WorkflowStatus, **event: Any
-) -> None:
-    error = event.get("error")
-    duration = None if stage.start_time is None else turn.now - stage.start_time
-    turn.set(stage, status=status, end_time=turn.now, phase=StagePhase.ENDED)
-    turn.set(net.workflow, open_runs=net.workflow.open_runs - 1)
-    kind = _ENDED.get(status, EventType.STAGE_FAILED)
-    detail: dict[str, Any] = {"status": status.name, "end_time": turn.now}
-    if kind is EventType.STAGE_COMPLETED:
-        detail |= {"duration_ms": duration, "outputs": stage.outputs}
-    elif kind is EventType.STAGE_FAILED:
-        detail |= {"error": error or error_of(stage), "duration_ms": duration}
-    turn.record(kind, stage, **describe(stage), **detail, **_without(event, detail))
-    _clean_up(turn, net, stage)
-    leave(turn, net, stage)
-
-
-def _without(event: dict[str, Any], taken: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in event.items() if key not in taken}
-
-
-def error_of(stage: StageExecution) -> str:
-    """The reason a stage failed, as its context tells it."""
-    exception = stage.context.get("exception")
-    if isinstance(exception, dict):
-        return str(exception.get("details", {}).get("error", "failed"))
-    return str(stage.context.get("error") or f"stage {stage.ref_id!r} failed without a reason")
-
-
-def _clean_up(turn: Turn, net: Net, stage: StageExecution) -> None:
-    if stage.context.get("stageTimeoutMs") is not None:
-        turn.purge(stage.workflow_id, stage.id)
-    if stage.delivered.get("_buffered_signals"):
-        turn.connection.execute(
-            delete(BufferedSignal).where(
-                BufferedSignal.workflow_id == stage.workflow_id,
-                BufferedSignal.ref_id == stage.ref_id,
-            )
-        )
-    for task in net.tasks_of(stage):
-        if turn.worker.overrides(task.implementing_class, "on_cleanup"):
-            _push_hook(turn, task, "on_cleanup")
-
-
-def _push_hook(turn: Turn, task: TaskExecution, hook: str) -> None:
-    turn.push(RunHook.of_task(task, task_type=task.implementing_class, hook=hook))
-
-
 def _all_edges(net: Net, stage: StageExecution, kind: TokenKind) -> list[Arrival]:
     following = net.downstream.get(stage.ref_id, ())
     return [Arrival(stage, ref_id, kind, stage.thread) for ref_id in following]
@@ -219,12 +172,7 @@ def _tokens_of(
     if kind is not TokenKind.LIVE or stage.split_type is SplitType.AND:
         return _all_edges(net, stage, kind)
     edges = sorted(following, key=lambda ref_id: following[ref_id])
-    rule = SplitRule(
-        type=stage.split_type,
-        conditions=stage.split_conditions or {},
-        default=stage.split_default,
-        count=stage.split_count,
-    )
+    rule = SplitRule.of(stage)
     try:
         chosen = split(rule, edges, names_for(turn, stage))
     except (NoBranchError, ExpressionError) as error:
@@ -242,57 +190,24 @@ def _on_edge(stage: StageExecution, edge: str, live: int, kind: SplitType) -> li
             stage,
             edge,
             TokenKind.LIVE,
-            branch_of(stage, stage.thread, f"{stage.run}.{ordinal}"),
+            branch_of(stage.position, stage.thread, f"{stage.run}.{ordinal}"),
             ordinal,
         )
         for ordinal in range(live)
     ]
 
 
-def withdraw(
-    turn: Turn,
-    net: Net,
-    stage: StageExecution,
-    *,
-    unstarted: WorkflowStatus = S.NOT_STARTED,
-    **event: Any,
-) -> None:
-    """End a run that is under way, without tokens: CANCELED if it had begun, else `unstarted`."""
-    begun = stage.status in BEGUN_STATUSES
-    hooks = [t for t in net.tasks_of(stage) if t.status is S.RUNNING]
-    for child in net.children.get(stage.id, ()):
-        if is_active(child):
-            withdraw(turn, net, child, unstarted=unstarted)
-    turn.purge(stage.workflow_id, stage.id)
-    if begun and CHILD in stage.delivered:
-        reason = f"stage {stage.ref_id!r} of its parent was withdrawn"
-        child_id = stage.delivered[CHILD]
-        turn.push(CancelWorkflow(execution_id=child_id, user="parent", reason=reason))
-    if begun:
-        for task in net.tasks_of(stage):
-            if not task.status.is_complete:
-                turn.set(task, status=S.CANCELED, end_time=turn.now)
-        _close(turn, net, stage, S.CANCELED, **event)
-    else:
-        turn.set(stage, status=unstarted, phase=StagePhase.ENDED)
-        turn.set(net.workflow, open_runs=net.workflow.open_runs - 1)
-        turn.set(stage, waits_for=None)
-        leave(turn, net, stage)
-        if unstarted is S.SKIPPED:
-            turn.record(EventType.STAGE_SKIPPED, stage, **describe(stage), reason="Withdrawn")
-    for task in hooks:
-        if turn.worker.overrides(task.implementing_class, "on_cancel"):
-            _push_hook(turn, task, "on_cancel")
-
-
 def end_workflow(turn: Turn, net: Net, status: WorkflowStatus, **event: Any) -> None:
     """End the workflow now: what is still under way is withdrawn."""
     workflow = net.workflow
     turn.purge(workflow.id)
+    unstarted = S.CANCELED if status is S.CANCELED else S.NOT_STARTED
     for stage in runs_under_way(turn, net):
         if is_active(stage):
-            withdraw(turn, net, stage)
-    turn.set(workflow, status=status, end_time=turn.now, open_runs=0)
+            withdraw(turn, net, stage, unstarted=unstarted)
+    for group in left_at_work(turn, net):
+        withdraw_instances(turn, net, group, unstarted=unstarted)
+    turn.set(workflow, status=status, end_time=turn.now)
     record_end(turn, workflow, status, **event)
     release_slot(turn, workflow)
 

@@ -8,26 +8,27 @@ from typing import Any
 from sqlalchemy import select
 
 from stabilize.dag.expressions import ExpressionError, compile_expression
+from stabilize.dag.gates import PassOver, Wait, Withdraw
 from stabilize.dag.outcome import stage_outcome
+from stabilize.dag.reducers import unknown_reducer
 from stabilize.events.base import EventType
-from stabilize.handlers.admission import PassOver, Wait, Withdraw, admit, announce, is_gated
+from stabilize.handlers.admission import admit, announce, is_gated
 from stabilize.handlers.base import Handler
+from stabilize.handlers.closing import describe, withdraw_parts
 from stabilize.handlers.context import names_for
-from stabilize.handlers.flow import add_run
 from stabilize.handlers.instances import open_group
 from stabilize.handlers.lifecycle import (
     complete_if_idle,
-    describe,
     finish_stage,
     run_next_phase,
     start_owned,
-    withdraw,
 )
+from stabilize.handlers.runs import add_run, change_context
 from stabilize.handlers.signal import take_buffered_signal
 from stabilize.handlers.tokens import discard_tokens
 from stabilize.models import StageExecution
 from stabilize.models.triggers import Timer
-from stabilize.net import Net, is_active
+from stabilize.net import BEYOND, Net, is_active
 from stabilize.queue.messages import (
     CancelStage,
     CompleteStage,
@@ -38,7 +39,7 @@ from stabilize.queue.messages import (
     StageDeadline,
     StartStage,
 )
-from stabilize.queue.queue import MESSAGES
+from stabilize.queue.rows import MESSAGES
 from stabilize.stages.builder import StagePlan
 from stabilize.status import StagePhase, SyntheticStageOwner, WorkflowStatus
 from stabilize.turn import Turn
@@ -65,8 +66,8 @@ class StartStageHandler(Handler[StartStage]):
             turn.push(message, delay_ms=stage.scheduled_time - turn.now)
             return
         reason = _reason_to_skip(turn, stage)
-        if isinstance(reason, ExpressionError):
-            turn.push(FailStage.of(stage, error=f"stageEnabled: {reason}"))
+        if isinstance(reason, ValueError):
+            turn.push(FailStage.of(stage, error=str(reason)))
             return
         if reason is not None:
             turn.push(SkipStage.of(stage, reason=reason))
@@ -136,16 +137,20 @@ def begin(turn: Turn, net: Net, stage: StageExecution) -> None:
         turn.push(StageDeadline.of(stage), delay_ms=max(1, int(limit)))
 
 
-def _reason_to_skip(turn: Turn, stage: StageExecution) -> str | ExpressionError | None:
+def _reason_to_skip(turn: Turn, stage: StageExecution) -> str | ValueError | None:
+    """Why the stage is passed over, or the error for which it fails."""
     if stage.start_time_expiry is not None and stage.start_time_expiry < turn.now:
         return "The time by which it had to start is past"
+    unknown = unknown_reducer(stage.definition.get("output_reducers") or {})
+    if unknown is not None:
+        return ValueError(unknown)
     enabled: Any = stage.context.get("stageEnabled")
     if isinstance(enabled, dict) and enabled.get("type") == "expression":
         try:
             names = names_for(turn, stage)
             enabled = compile_expression(str(enabled.get("expression"))).evaluate(names)
         except ExpressionError as error:
-            return error
+            return ValueError(f"stageEnabled: {error}")
         enabled = bool(enabled)
     return "stageEnabled is false" if enabled is False else None
 
@@ -209,9 +214,7 @@ def _is_executing(turn: Turn, stage: StageExecution) -> bool:
 def _stop_tasks(turn: Turn, net: Net, stage: StageExecution, status: WorkflowStatus) -> None:
     """Close the open tasks and synthetic stages of a stage that ends out of turn."""
     turn.purge(stage.workflow_id, stage.id)
-    for child in net.children.get(stage.id, ()):
-        if is_active(child):
-            withdraw(turn, net, child)
+    withdraw_parts(turn, net, stage)
     for task in net.tasks_of(stage):
         if task.status is S.NOT_STARTED:
             turn.set(task, status=S.SKIPPED)
@@ -255,7 +258,7 @@ def _planning_failed(turn: Turn, net: Net, stage: StageExecution, error: str) ->
 def adopt(turn: Turn, net: Net, stage: StageExecution, plan: StagePlan) -> None:
     """Take in the tasks and synthetic stages that a builder made for `stage`."""
     if plan.context:
-        turn.set(stage, context={**stage.context, **plan.context})
+        change_context(turn, stage, plan.context)
     if plan.tasks:
         turn.set(stage, definition={**stage.definition, "planned_tasks": True})
         for position, task in enumerate(plan.tasks):
@@ -287,7 +290,8 @@ def _name_apart(turn: Turn, net: Net, stage: StageExecution, plan: StagePlan) ->
     renamed: dict[str, str] = {}
     for child in plan.stages:
         old = turn.reader.newest(net, child.ref_id)
-        if old is not None and not _was_planned_for(turn, net, stage, old):
+        of_instance = stage.position >= BEYOND  # another one may have taken the name, unread here
+        if of_instance or (old is not None and not _was_planned_for(turn, net, stage, old)):
             renamed[child.ref_id] = f"{stage.ref_id}/{stage.run}/{child.ref_id}"
             child.ref_id = renamed[child.ref_id]
         elif old is not None:

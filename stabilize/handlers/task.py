@@ -7,7 +7,9 @@ from stabilize.events.base import EventType
 from stabilize.handlers.admission import announce
 from stabilize.handlers.base import Handler
 from stabilize.handlers.children import start_child
+from stabilize.handlers.runs import change_context
 from stabilize.handlers.signal import take_buffered_signal
+from stabilize.handlers.workflow import cancellation_of
 from stabilize.models import StageExecution, TaskExecution
 from stabilize.net import Net
 from stabilize.queue.messages import (
@@ -37,7 +39,11 @@ class StartTaskHandler(Handler[StartTask]):
         stage, task = turn.stage_and_task(message)
         if task.status is not S.NOT_STARTED or stage.status is not S.RUNNING:
             return
-        if turn.workflow(message).status is S.PAUSED:
+        workflow = turn.workflow(message)
+        if workflow.is_canceled:
+            turn.push(cancellation_of(workflow))
+            return
+        if workflow.status is S.PAUSED:
             turn.set(stage, status=S.PAUSED)
             turn.set(task, status=S.PAUSED)
             return
@@ -66,6 +72,8 @@ class RunTaskHandler(Handler[RunTask]):
         outcome = turn.outcome_of(message)
         if outcome is not None:
             self._act(message, turn, stage, task, outcome)
+        elif turn.workflow(message).is_canceled:
+            turn.push(cancellation_of(turn.workflow(message)))
         elif turn.workflow(message).status is S.PAUSED:
             turn.park(message)
         elif turn.worker.knows(message.task_type):
@@ -109,7 +117,7 @@ def merge_values(
 ) -> None:
     """Put what a body brought along where it belongs."""
     if context:
-        turn.set(stage, context={**stage.context, **context})
+        change_context(turn, stage, context)
     if outputs:
         turn.set(stage, outputs={**stage.outputs, **outputs})
 

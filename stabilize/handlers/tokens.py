@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import and_, bindparam, case, select, update
 
-from stabilize.dag.joins import JoinRule
+from stabilize.dag.joins import RANK, to_be_closed
 from stabilize.models import StageExecution, Token
 from stabilize.net import Net
-from stabilize.status import JoinType, TokenKind
+from stabilize.status import TokenKind
 from stabilize.turn import Turn
 
 _OPEN = and_(
@@ -63,8 +63,6 @@ _DISCARD = (
     )
     .values(closed=True)
 )
-
-_RANK = (TokenKind.LIVE, TokenKind.FAILED, TokenKind.HALT, TokenKind.DEAD)
 
 
 @dataclass(frozen=True)
@@ -160,45 +158,7 @@ def kept_tokens(turn: Turn, net: Net, target: StageExecution) -> Sequence[Any]:
             Token.closed.is_(False),
         )
     ).all()
-    return sorted(rows, key=lambda t: (_RANK.index(t.kind), t.source_id, t.ordinal))
-
-
-def to_be_taken(tokens: Iterable[Any], rule: JoinRule) -> list[Any]:
-    """What one start of a join with this rule takes of the tokens before it."""
-    return list(_PICKS[_way_of(rule)](tokens, rule))
-
-
-def _way_of(rule: JoinRule) -> str:
-    if rule.type is JoinType.THREADS:
-        return "threads"
-    if rule.rest == "block":
-        return "block"
-    return "all" if rule.asks_for_quiet else "one of each"
-
-
-def _threads(tokens: Iterable[Any], rule: JoinRule) -> Iterable[Any]:
-    live = [token for token in tokens if token.kind is TokenKind.LIVE]
-    return live[: rule.needed] or list(tokens)
-
-
-def _one_of_each(tokens: Iterable[Any], rule: JoinRule) -> Iterable[Any]:
-    firsts: dict[str, Any] = {}
-    for token in tokens:
-        firsts.setdefault(token.upstream_ref_id, token)
-    return firsts.values()
-
-
-def _not_yet_taken(tokens: Iterable[Any], rule: JoinRule) -> Iterable[Any]:
-    live = (t for t in tokens if t.kind is TokenKind.LIVE and t.consumer_id is None)
-    return _one_of_each(live, rule)
-
-
-_PICKS: dict[str, Callable[[Iterable[Any], JoinRule], Iterable[Any]]] = {
-    "threads": _threads,
-    "block": _not_yet_taken,
-    "one of each": _one_of_each,
-    "all": lambda tokens, rule: tokens,
-}
+    return sorted(rows, key=lambda t: (RANK.index(t.kind), t.source_id, t.ordinal))
 
 
 def take(
@@ -223,8 +183,7 @@ def take(
 
 def close_round(turn: Turn, net: Net, target: StageExecution) -> None:
     """Close one token of each edge, the taken one first: what came after it counts from now on."""
-    tokens = sorted(kept_tokens(turn, net, target), key=lambda t: t.consumer_id is None)
-    for token in _one_of_each(tokens, JoinRule()):
+    for token in to_be_closed(kept_tokens(turn, net, target)):
         turn.run_later(_CLOSE_ONE, _one(target, token.source_id, token.ordinal))
     _forget_tally(turn, net, target)
 

@@ -11,13 +11,14 @@ from stabilize.dag.outcome import workflow_outcome
 from stabilize.events.base import EventType
 from stabilize.handlers.base import Handler
 from stabilize.handlers.concurrency import release_slot, take_slot
-from stabilize.handlers.flow import activate, failure_is_absorbed
+from stabilize.handlers.flow import is_absorbed
 from stabilize.handlers.lifecycle import (
     complete_if_idle,
     end_deadlocked,
     end_workflow,
     record_end,
 )
+from stabilize.handlers.runs import activate
 from stabilize.models import PausedDetails, StageExecution, Workflow
 from stabilize.models.queue import PARKED
 from stabilize.net import Net
@@ -30,7 +31,7 @@ from stabilize.queue.messages import (
     StartTask,
     StartWorkflow,
 )
-from stabilize.queue.queue import MESSAGES
+from stabilize.queue.rows import MESSAGES
 from stabilize.status import StagePhase, WorkflowStatus
 from stabilize.turn import Turn
 
@@ -49,7 +50,7 @@ class StartWorkflowHandler(Handler[StartWorkflow]):
         expiry = workflow.start_time_expiry
         if workflow.is_canceled or (expiry is not None and expiry < turn.now):
             reason = "the time by which it had to start is past"
-            turn.push(_cancel(workflow, reason))
+            turn.push(cancellation_of(workflow, reason))
             return
         if not take_slot(turn, workflow):
             turn.set(workflow, status=S.BUFFERED)
@@ -65,10 +66,14 @@ class StartWorkflowHandler(Handler[StartWorkflow]):
         for stage in firsts:
             activate(turn, net, stage)
         if not firsts:
-            end_workflow(turn, net, S.TERMINAL, error="the workflow has no stages")
+            error = "no stage can be the first: each requires another"
+            error = error if workflow.stage_count else "the workflow has no stages"
+            turn.set(workflow, context={**workflow.context, "error": error})
+            end_workflow(turn, net, S.TERMINAL, error=error)
 
 
-def _cancel(workflow: Workflow, reason: str) -> CancelWorkflow:
+def cancellation_of(workflow: Workflow, reason: str = "") -> CancelWorkflow:
+    """What ends a workflow that `store.cancel` has marked."""
     return CancelWorkflow(
         execution_id=workflow.id,
         user=workflow.canceled_by or "system",
@@ -180,7 +185,7 @@ def _failures_are_absorbed(turn: Turn, net: Net) -> bool:
         )
     ).all()
     failed = [turn.reader.stage(net, id) for id in ids]
-    return all(stage is not None and failure_is_absorbed(turn, net, stage) for stage in failed)
+    return all(stage is not None and is_absorbed(turn, net, stage) for stage in failed)
 
 
 def _top_level(turn: Turn, net: Net) -> tuple[set[WorkflowStatus], bool]:
@@ -222,6 +227,9 @@ class CancelWorkflowHandler(Handler[CancelWorkflow]):
         for stage in net.runs():
             if stage.status is S.NOT_STARTED:
                 turn.set(stage, status=S.CANCELED, phase=StagePhase.ENDED)
+            for task in net.tasks_of(stage):
+                if stage.status is S.CANCELED and task.status is S.NOT_STARTED:
+                    turn.set(task, status=S.CANCELED)
 
 
 class FailWorkflowHandler(Handler[FailWorkflow]):
@@ -316,9 +324,9 @@ def _resume_stages(turn: Turn, net: Net) -> None:
             StageExecution.workflow_id == net.workflow.id, StageExecution.status == S.PAUSED
         )
     ).all()
+    turn.reader.stages({net.workflow.id: net}, [id for id in ids if id not in net.stages])
     for id in ids:
-        stage = turn.reader.stage(net, id)
-        assert stage is not None
+        stage = net.stages[id]
         turn.set(stage, status=S.RUNNING)
         for task in net.tasks_of(stage):
             if task.status is S.PAUSED:

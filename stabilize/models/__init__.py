@@ -2,11 +2,11 @@
 
 from stabilize.models.base import metadata
 from stabilize.models.event import (
+    ArchivedEvent,
     EventDeadLetter,
     EventDelivery,
     EventFence,
     EventRecord,
-    EventRelay,
     SnapshotRecord,
     SubscriptionRecord,
 )
@@ -20,6 +20,7 @@ from stabilize.models.workflow import Workflow
 from stabilize.models import ddl  # isort: skip
 
 __all__ = [
+    "ArchivedEvent",
     "BufferedSignal",
     "Claim",
     "DeadLetter",
@@ -27,7 +28,6 @@ __all__ = [
     "EventDelivery",
     "EventFence",
     "EventRecord",
-    "EventRelay",
     "MultiInstanceConfig",
     "PausedDetails",
     "QueueMessage",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import MetaData
+from sqlalchemy import Connection, Engine, MetaData
 from sqlalchemy.orm import DeclarativeBase, MappedAsDataclass
 
 PREFIX = "stabilize_"
@@ -29,6 +29,14 @@ TABLE_OPTIONS: dict[str, Any] = {
 }
 
 
+T = TypeVar("T")
+
+
+def by_dialect(*, sqlite: T, postgresql: T, mysql: T) -> dict[str, T]:
+    """What differs between databases, by the name of the SQLAlchemy dialect."""
+    return {"sqlite": sqlite, "postgresql": postgresql, "mysql": mysql, "mariadb": mysql}
+
+
 class Base(MappedAsDataclass, DeclarativeBase, kw_only=True, eq=False):
     """The root of the entities: constructed by keyword, compared by identity."""
 
@@ -39,3 +47,10 @@ class RowBase(DeclarativeBase):
     """The root of the rows behind frozen facts: messages, tokens, signals, events."""
 
     metadata = metadata
+
+
+def schema_of(target: Connection | Engine) -> str | None:
+    """The schema that the tables are in, where `schema_translate_map` names one."""
+    schemas = target.get_execution_options().get("schema_translate_map") or {}
+    schema: str | None = schemas.get(None)
+    return schema

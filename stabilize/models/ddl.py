@@ -10,9 +10,11 @@ from typing import Any
 
 from sqlalchemy import Connection, event, text
 
-from stabilize.models.base import metadata
+from stabilize.models.base import by_dialect, metadata, schema_of
 from stabilize.models.guards import create_guards, drop_guards
 from stabilize.models.reports import ENGINE_VIEWS, EVENT_VIEWS, create_views, drop_views
+
+_QUOTE = by_dialect(sqlite='"', postgresql='"', mysql="`")
 
 
 def create_statements(dialect: str, schema: str | None = None) -> list[str]:
@@ -25,13 +27,13 @@ def drop_statements(dialect: str, schema: str | None = None) -> list[str]:
     """What undoes `create_statements`; what is not there is passed over."""
     prefix = _prefix(dialect, schema)
     return [
-        *drop_views((*EVENT_VIEWS, *ENGINE_VIEWS), prefix),
+        *drop_views(EVENT_VIEWS | ENGINE_VIEWS, prefix),
         *drop_guards(dialect, prefix),
     ]
 
 
 def _prefix(dialect: str, schema: str | None) -> str:
-    quote = '"' if dialect in ("sqlite", "postgresql") else "`"
+    quote = _QUOTE[dialect]
     return f"{quote}{schema}{quote}." if schema else ""
 
 
@@ -43,7 +45,7 @@ def _events(dialect: str, prefix: str) -> list[str]:
 def _after_create(_: Any, connection: Connection, tables: Any, **__: Any) -> None:
     created = {table.name for table in tables}
     dialect = connection.dialect.name
-    prefix = _prefix(dialect, _schema_of(connection))
+    prefix = _prefix(dialect, schema_of(connection))
     statements: list[str] = []
     if "stabilize_events" in created:
         statements += _events(dialect, prefix)
@@ -57,11 +59,5 @@ def _after_create(_: Any, connection: Connection, tables: Any, **__: Any) -> Non
 def _before_drop(_: Any, connection: Connection, tables: Any, **__: Any) -> None:
     if not {"stabilize_events", "stabilize_messages"} & {table.name for table in tables}:
         return
-    for statement in drop_statements(connection.dialect.name, _schema_of(connection)):
+    for statement in drop_statements(connection.dialect.name, schema_of(connection)):
         connection.execute(text(statement))
-
-
-def _schema_of(connection: Connection) -> str | None:
-    translated = connection.get_execution_options().get("schema_translate_map") or {}
-    schema: str | None = translated.get(None)
-    return schema

@@ -7,6 +7,7 @@ from typing import Any
 
 from stabilize.models.stage import StageExecution
 from stabilize.models.task import TaskExecution
+from stabilize.types import from_order, in_order
 
 SUB_WORKFLOW = "_sub_workflow_config"
 """The context key under which a stage defines the child workflow it runs."""
@@ -20,7 +21,7 @@ def stage_to_dict(stage: StageExecution) -> dict[str, Any]:
         "name": stage.name,
         "context": with_plain_stages(stage.context),
         "requisite_stage_ref_ids": sorted(stage.requisite_stage_ref_ids),
-        "definition": dict(stage.definition),
+        "definition": dict(in_order(stage.definition)),
         "tasks": [
             {"name": task.name, "implementing_class": task.implementing_class}
             for task in stage.tasks
@@ -36,7 +37,7 @@ def stage_from_dict(data: Mapping[str, Any]) -> StageExecution:
         name=data.get("name", ""),
         context=dict(data.get("context", {})),
         requisite_stage_ref_ids=set(data.get("requisite_stage_ref_ids", ())),
-        definition=dict(data.get("definition", {})),
+        definition=dict(from_order(data.get("definition", {}))),
         tasks=[
             TaskExecution.create(task.get("name", ""), task["implementing_class"])
             for task in data.get("tasks", ())
@@ -49,8 +50,17 @@ def with_plain_stages(context: Mapping[str, Any]) -> dict[str, Any]:
     config = context.get(SUB_WORKFLOW)
     if not isinstance(config, Mapping):
         return dict(context)
-    stages = [
-        stage_to_dict(stage) if isinstance(stage, StageExecution) else stage
-        for stage in config.get("stages", ())
-    ]
+    stages = [_plain_stage(stage) for stage in config.get("stages", ())]
     return {**context, SUB_WORKFLOW: {**config, "stages": stages}}
+
+
+def _plain_stage(stage: Any) -> Any:
+    if isinstance(stage, StageExecution):
+        return stage_to_dict(stage)
+    if not isinstance(stage, Mapping):
+        return stage
+    return {
+        **stage,
+        "context": with_plain_stages(stage.get("context", {})),
+        "definition": in_order(stage.get("definition", {})),
+    }

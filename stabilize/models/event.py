@@ -12,16 +12,13 @@ from stabilize.models.base import PREFIX, TABLE_OPTIONS, RowBase
 from stabilize.types import BigId, Identifier, Json, UtcDateTime
 
 
-class EventRecord(RowBase):
-    """An event, append-only, with the columns that reports ask for beside its payload.
+class _EventColumns:
+    """An event, with the columns that reports ask for beside its payload.
 
     `timestamp` is when it happened, `recorded_at` when it was written. `version` counts the events
     of one entity from 1, without a gap.
     """
 
-    __tablename__ = PREFIX + "events"
-
-    sequence: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
     event_id: Mapped[str] = mapped_column(Identifier(64), unique=True)
     event_type: Mapped[str] = mapped_column(String(100))
     timestamp: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -47,6 +44,14 @@ class EventRecord(RowBase):
     attempt: Mapped[int | None] = mapped_column(Integer)
     error: Mapped[str | None] = mapped_column(Text)
 
+
+class EventRecord(_EventColumns, RowBase):
+    """An event, append-only."""
+
+    __tablename__ = PREFIX + "events"
+
+    sequence: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+
     __table_args__ = (
         UniqueConstraint("entity_type", "entity_id", "version"),
         Index(None, "workflow_id", "sequence"),
@@ -57,30 +62,32 @@ class EventRecord(RowBase):
     )
 
 
+class ArchivedEvent(_EventColumns, RowBase):
+    """An event of a workflow that ended long ago, put out of the way of followers and reports."""
+
+    __tablename__ = PREFIX + "events_archive"
+
+    sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+
+    __table_args__ = (
+        UniqueConstraint("entity_type", "entity_id", "version"),
+        Index(None, "workflow_id", "sequence"),
+        TABLE_OPTIONS,
+    )
+
+
 class EventFence(RowBase):
     """Marks around the numbering of events.
 
     Row 1 is what writers and frontier readers lock on MariaDB and MySQL. Row 2 holds the last
     frontier that was worked out, for readers that only have SQL. Row 3 exists, on SQLite, only
-    inside a transaction that may delete events.
+    inside a transaction that may change events.
     """
 
     __tablename__ = PREFIX + "event_fence"
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     value: Mapped[int] = mapped_column(BigInteger)
-    updated_at: Mapped[int] = mapped_column(BigInteger)
-
-    __table_args__ = (TABLE_OPTIONS,)
-
-
-class EventRelay(RowBase):
-    """How far the events of this database have been copied to an event store elsewhere."""
-
-    __tablename__ = PREFIX + "event_relays"
-
-    target: Mapped[str] = mapped_column(Identifier(255), primary_key=True)
-    last_sequence: Mapped[int] = mapped_column(BigInteger)
     updated_at: Mapped[int] = mapped_column(BigInteger)
 
     __table_args__ = (TABLE_OPTIONS,)
@@ -110,10 +117,11 @@ class SnapshotRecord(RowBase):
 
 
 class SubscriptionRecord(RowBase):
-    """A durable subscriber: how far it has come, how it fares, who works for it just now.
+    """Whoever follows the events: how far it has come, how it fares, who works for it just now.
 
-    Times are milliseconds since the epoch by the database's clock. `claim_epoch` rises with each
-    claim and is the fence of whoever moves the position.
+    Its `kind`: subscription, projection, or relay to an event store elsewhere. Times are
+    milliseconds since the epoch by the database's clock. `claim_epoch` rises with each claim and is
+    the fence of whoever moves a subscription.
     """
 
     __tablename__ = PREFIX + "event_subscriptions"
@@ -125,19 +133,20 @@ class SubscriptionRecord(RowBase):
     last_sequence: Mapped[int] = mapped_column(BigInteger)
     webhook_url: Mapped[str | None] = mapped_column(Text)
     webhook_secret_ref: Mapped[str | None] = mapped_column(String(255))
-    enabled: Mapped[bool] = mapped_column(Boolean)
-    error_count: Mapped[int] = mapped_column(Integer)
-    max_errors: Mapped[int] = mapped_column(Integer)
-    on_max_errors: Mapped[str] = mapped_column(String(20))
+    webhook_order: Mapped[str | None] = mapped_column(String(20))
+    enabled: Mapped[bool] = mapped_column(Boolean, default=True)
+    error_count: Mapped[int] = mapped_column(Integer, default=0)
+    max_errors: Mapped[int] = mapped_column(Integer, default=0)
+    on_max_errors: Mapped[str] = mapped_column(String(20), default="park")
     failing_sequence: Mapped[int | None] = mapped_column(BigInteger)
     first_failed_at: Mapped[int | None] = mapped_column(BigInteger)
     last_error: Mapped[str | None] = mapped_column(Text)
-    next_attempt_at: Mapped[int] = mapped_column(BigInteger)
+    next_attempt_at: Mapped[int] = mapped_column(BigInteger, default=0)
     claim_owner: Mapped[str | None] = mapped_column(Identifier(64))
-    claim_epoch: Mapped[int] = mapped_column(Integer)
-    claim_until: Mapped[int] = mapped_column(BigInteger)
-    handler_version: Mapped[int] = mapped_column(Integer)
-    delivered_count: Mapped[int] = mapped_column(BigInteger)
+    claim_epoch: Mapped[int] = mapped_column(Integer, default=0)
+    claim_until: Mapped[int] = mapped_column(BigInteger, default=0)
+    handler_version: Mapped[int] = mapped_column(Integer, default=1)
+    delivered_count: Mapped[int] = mapped_column(BigInteger, default=0)
     created_at: Mapped[int] = mapped_column(BigInteger)
     updated_at: Mapped[int] = mapped_column(BigInteger)
 
@@ -145,7 +154,10 @@ class SubscriptionRecord(RowBase):
 
 
 class EventDelivery(RowBase):
-    """One event on its way to one webhook: PENDING, DELIVERED or FAILED."""
+    """One event on its way to one webhook: PENDING, DELIVERED or FAILED.
+
+    Those of one `line` go one after another; without a line it waits for none.
+    """
 
     __tablename__ = PREFIX + "event_deliveries"
 
@@ -153,8 +165,9 @@ class EventDelivery(RowBase):
     subscription_id: Mapped[str] = mapped_column(Identifier(255))
     sequence: Mapped[int] = mapped_column(BigInteger)
     event_id: Mapped[str] = mapped_column(Identifier(64))
-    status: Mapped[str] = mapped_column(String(20))
-    attempt: Mapped[int] = mapped_column(Integer)
+    line: Mapped[str | None] = mapped_column(Identifier(64))
+    status: Mapped[str] = mapped_column(String(20), default="PENDING")
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
     http_status: Mapped[int | None] = mapped_column(Integer)
     duration_ms: Mapped[int | None] = mapped_column(BigInteger)
     error: Mapped[str | None] = mapped_column(Text)
@@ -165,6 +178,7 @@ class EventDelivery(RowBase):
     __table_args__ = (
         UniqueConstraint("subscription_id", "sequence"),
         Index(None, "status", "next_attempt_at"),
+        Index(None, "subscription_id", "line", "status", "sequence"),
         TABLE_OPTIONS,
     )
 

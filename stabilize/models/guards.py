@@ -1,21 +1,27 @@
-"""Triggers on the events: nobody changes them, and their numbering is fenced (DDL per dialect).
+"""Triggers on events: nobody changes them, archived or not, and their numbering is fenced.
 
-`events.md` explains the fence: each writer announces a lower bound of the numbers it may get, so
-that a reader can tell up to where nothing can still come.
+The fence: each writer announces a lower bound of the numbers it may get, so that a reader can tell
+up to where nothing can still come (`Backend.frontier`).
 """
 
 from __future__ import annotations
 
+from itertools import product
+
+from stabilize.models.base import by_dialect
+
 _MAINTENANCE = "events are append-only: they are changed only under event maintenance"
+_GUARDED = ("stabilize_events", "stabilize_events_archive")
+_VERBS = ("update", "delete")
 
 
 def _sqlite(_: str) -> list[str]:
     allowed = "EXISTS (SELECT 1 FROM stabilize_event_fence WHERE id = 3)"
     return [
-        f"CREATE TRIGGER IF NOT EXISTS stabilize_events_no_{verb} BEFORE {verb.upper()} "
-        f"ON stabilize_events WHEN NOT {allowed} "
+        f"CREATE TRIGGER IF NOT EXISTS {table}_no_{verb} BEFORE {verb.upper()} "
+        f"ON {table} WHEN NOT {allowed} "
         f"BEGIN SELECT RAISE(ABORT, '{_MAINTENANCE}'); END"
-        for verb in ("update", "delete")
+        for table, verb in product(_GUARDED, _VERBS)
     ]
 
 
@@ -52,11 +58,17 @@ END $guard$""",
             f"CREATE TRIGGER stabilize_events_fence BEFORE INSERT ON {events} "
             f"FOR EACH STATEMENT EXECUTE FUNCTION {schema}stabilize_event_fence()"
         ),
-        f"DROP TRIGGER IF EXISTS stabilize_events_guard ON {events}",
-        (
-            "CREATE TRIGGER stabilize_events_guard "
-            f"BEFORE UPDATE OR DELETE OR TRUNCATE ON {events} "
-            f"FOR EACH STATEMENT EXECUTE FUNCTION {schema}stabilize_event_guard()"
+        *(
+            statement
+            for table in _GUARDED
+            for statement in (
+                f"DROP TRIGGER IF EXISTS {table}_guard ON {schema}{table}",
+                (
+                    f"CREATE TRIGGER {table}_guard "
+                    f"BEFORE UPDATE OR DELETE OR TRUNCATE ON {schema}{table} "
+                    f"FOR EACH STATEMENT EXECUTE FUNCTION {schema}stabilize_event_guard()"
+                ),
+            )
         ),
         (
             f"INSERT INTO {schema}stabilize_event_fence (id, value, updated_at) "
@@ -67,12 +79,12 @@ END $guard$""",
 
 def _mysql(schema: str) -> list[str]:
     statements = []
-    for verb in ("update", "delete"):
+    for table, verb in product(_GUARDED, _VERBS):
         statements += [
-            f"DROP TRIGGER IF EXISTS {schema}stabilize_events_no_{verb}",
+            f"DROP TRIGGER IF EXISTS {schema}{table}_no_{verb}",
             (
-                f"CREATE TRIGGER {schema}stabilize_events_no_{verb} BEFORE {verb.upper()} "
-                f"ON {schema}stabilize_events FOR EACH ROW BEGIN "
+                f"CREATE TRIGGER {schema}{table}_no_{verb} BEFORE {verb.upper()} "
+                f"ON {schema}{table} FOR EACH ROW BEGIN "
                 "IF coalesce(@stabilize_event_maintenance, 0) <> 1 THEN "
                 f"SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{_MAINTENANCE}'; END IF; END"
             ),
@@ -98,12 +110,20 @@ def _mysql(schema: str) -> list[str]:
     ]
 
 
-_CREATE = {
-    "sqlite": _sqlite,
-    "postgresql": _postgresql,
-    "mysql": _mysql,
-    "mariadb": _mysql,
-}
+_NO_CHANGES = tuple(
+    f"DROP TRIGGER IF EXISTS {{s}}{table}_no_{verb}" for table, verb in product(_GUARDED, _VERBS)
+)
+_CREATE = by_dialect(sqlite=_sqlite, postgresql=_postgresql, mysql=_mysql)
+_DROP = by_dialect(
+    sqlite=_NO_CHANGES,
+    postgresql=(
+        "DROP TRIGGER IF EXISTS stabilize_events_fence ON {s}stabilize_events",
+        *(f"DROP TRIGGER IF EXISTS {table}_guard ON {{s}}{table}" for table in _GUARDED),
+        "DROP FUNCTION IF EXISTS {s}stabilize_event_fence()",
+        "DROP FUNCTION IF EXISTS {s}stabilize_event_guard()",
+    ),
+    mysql=(*_NO_CHANGES, "DROP TRIGGER IF EXISTS {s}stabilize_events_fence"),
+)
 
 
 def create_guards(dialect: str, schema: str = "") -> list[str]:
@@ -113,14 +133,4 @@ def create_guards(dialect: str, schema: str = "") -> list[str]:
 
 def drop_guards(dialect: str, schema: str = "") -> list[str]:
     """The statements that remove them, whether they are there or not."""
-    if dialect == "postgresql":
-        return [
-            f"DROP TRIGGER IF EXISTS stabilize_events_fence ON {schema}stabilize_events",
-            f"DROP TRIGGER IF EXISTS stabilize_events_guard ON {schema}stabilize_events",
-            f"DROP FUNCTION IF EXISTS {schema}stabilize_event_fence()",
-            f"DROP FUNCTION IF EXISTS {schema}stabilize_event_guard()",
-        ]
-    names = ["stabilize_events_no_update", "stabilize_events_no_delete"]
-    if dialect != "sqlite":
-        names.append("stabilize_events_fence")
-    return [f"DROP TRIGGER IF EXISTS {schema}{name}" for name in names]
+    return [statement.format(s=schema) for statement in _DROP[dialect]]

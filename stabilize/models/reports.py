@@ -5,37 +5,42 @@ Their names and columns are public. `docs/` tells what each column means.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from stabilize.models.base import by_dialect
+from stabilize.models.event import EventRecord
 
-_STAGE_ENDS = "('stage.completed', 'stage.failed', 'stage.skipped', 'stage.canceled')"
-_TASK_ENDS = "('task.completed', 'task.failed')"
-_HOUR = {
-    "sqlite": "strftime('%Y-%m-%d %H:00:00', timestamp)",
-    "postgresql": "to_char(timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:00:00')",
-    "mysql": "date_format(timestamp, '%Y-%m-%d %H:00:00')",
+_COMMON = {
+    "stage_ends": "('stage.completed', 'stage.failed', 'stage.skipped', 'stage.canceled')",
+    "task_ends": "('task.completed', 'task.failed')",
+    "event": ", ".join(column.name for column in EventRecord.__table__.columns),
+    "outcomes": """SUM(CASE WHEN status = 'SUCCEEDED' THEN 1 ELSE 0 END) AS succeeded,
+       SUM(CASE WHEN status IN ('TERMINAL', 'STOPPED', 'FAILED_CONTINUE') THEN 1 ELSE 0 END)
+           AS failed""",
 }
-_DAY = {
-    "sqlite": "date({0})",
-    "postgresql": "to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
-    "mysql": "date_format({0}, '%Y-%m-%d')",
-}
+_SETTLED = "sequence <= (SELECT value FROM {s}stabilize_event_fence WHERE id = 2)"
+_WORDS = by_dialect(
+    sqlite={
+        "create": "CREATE VIEW IF NOT EXISTS",
+        "hour": "strftime('%Y-%m-%d %H:00:00', timestamp)",
+        "day": "date(started_at)",
+        "stable": "1 = 1",
+    },
+    postgresql={
+        "create": "CREATE OR REPLACE VIEW",
+        "hour": "to_char(timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:00:00')",
+        "day": "to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
+        "stable": _SETTLED,
+    },
+    mysql={
+        "create": "CREATE OR REPLACE VIEW",
+        "hour": "date_format(timestamp, '%Y-%m-%d %H:00:00')",
+        "day": "date_format(started_at, '%Y-%m-%d')",
+        "stable": _SETTLED,
+    },
+)
+"""What stands for the words in braces below; `{s}` is the prefix of the schema."""
 
-
-@dataclass(frozen=True)
-class View:
-    """A view: its name without the prefix, and what it selects from.
-
-    In `select`, `{s}` stands for the schema's prefix, `{hour}` and `{day}` for the text of a time.
-    """
-
-    name: str
-    select: str
-
-
-EVENT_VIEWS = (
-    View(
-        "workflow_runs",
-        """SELECT c.workflow_id, c.application, c.entity_name AS name,
+EVENT_VIEWS = {
+    "workflow_runs": """SELECT c.workflow_id, c.application, c.entity_name AS name,
        s.timestamp AS started_at,
        CASE WHEN e.event_type IN ('workflow.completed', 'workflow.failed', 'workflow.canceled')
             THEN e.timestamp END AS ended_at,
@@ -47,161 +52,110 @@ LEFT JOIN {s}stabilize_events e ON e.sequence = (
      SELECT MAX(x.sequence) FROM {s}stabilize_events x
      WHERE x.entity_type = 'workflow' AND x.entity_id = c.entity_id AND x.status IS NOT NULL)
 WHERE c.event_type = 'workflow.created'""",
-    ),
-    View(
-        "stage_runs",
-        f"""SELECT entity_id AS stage_id, workflow_id, MAX(ref_id) AS ref_id,
+    "stage_runs": """SELECT entity_id AS stage_id, workflow_id, MAX(ref_id) AS ref_id,
        MAX(stage_type) AS stage_type, MAX(entity_name) AS name,
        MIN(CASE WHEN event_type = 'stage.started' THEN timestamp END) AS started_at,
-       MAX(CASE WHEN event_type IN {_STAGE_ENDS} THEN timestamp END) AS ended_at,
-       COALESCE(MAX(CASE WHEN event_type IN {_STAGE_ENDS} THEN status END), 'RUNNING') AS status,
-       MAX(CASE WHEN event_type IN {_STAGE_ENDS} THEN duration_ms END) AS duration_ms,
+       MAX(CASE WHEN event_type IN {stage_ends} THEN timestamp END) AS ended_at,
+       COALESCE(MAX(CASE WHEN event_type IN {stage_ends} THEN status END), 'RUNNING') AS status,
+       MAX(CASE WHEN event_type IN {stage_ends} THEN duration_ms END) AS duration_ms,
        MAX(CASE WHEN event_type = 'stage.failed' THEN error END) AS error,
        MIN(sequence) AS first_sequence, MAX(sequence) AS last_sequence
-FROM {{s}}stabilize_events
+FROM {s}stabilize_events
 WHERE entity_type = 'stage'
 GROUP BY entity_id, workflow_id""",
-    ),
-    View(
-        "task_runs",
-        f"""SELECT entity_id AS task_id, workflow_id, MAX(stage_id) AS stage_id,
+    "task_runs": """SELECT entity_id AS task_id, workflow_id, MAX(stage_id) AS stage_id,
        MAX(entity_name) AS name, MAX(implementing_class) AS implementing_class,
        MIN(CASE WHEN event_type = 'task.started' THEN timestamp END) AS started_at,
-       MAX(CASE WHEN event_type IN {_TASK_ENDS} THEN timestamp END) AS ended_at,
-       COALESCE(MAX(CASE WHEN event_type IN {_TASK_ENDS} THEN status END), 'RUNNING') AS status,
-       MAX(CASE WHEN event_type IN {_TASK_ENDS} THEN duration_ms END) AS duration_ms,
+       MAX(CASE WHEN event_type IN {task_ends} THEN timestamp END) AS ended_at,
+       COALESCE(MAX(CASE WHEN event_type IN {task_ends} THEN status END), 'RUNNING') AS status,
+       MAX(CASE WHEN event_type IN {task_ends} THEN duration_ms END) AS duration_ms,
        SUM(CASE WHEN event_type = 'task.retried' THEN 1 ELSE 0 END) AS retries,
        MAX(CASE WHEN event_type = 'task.failed' THEN error END) AS error
-FROM {{s}}stabilize_events
+FROM {s}stabilize_events
 WHERE entity_type = 'task'
 GROUP BY entity_id, workflow_id""",
-    ),
-    View(
-        "stage_metrics",
-        """SELECT stage_type, COUNT(*) AS runs,
-       SUM(CASE WHEN status = 'SUCCEEDED' THEN 1 ELSE 0 END) AS succeeded,
-       SUM(CASE WHEN status IN ('TERMINAL', 'STOPPED', 'FAILED_CONTINUE') THEN 1 ELSE 0 END)
-           AS failed,
+    "stage_metrics": """SELECT stage_type, COUNT(*) AS runs,
+       {outcomes},
        SUM(CASE WHEN status = 'SKIPPED' THEN 1 ELSE 0 END) AS skipped,
        SUM(CASE WHEN status = 'CANCELED' THEN 1 ELSE 0 END) AS canceled,
        AVG(duration_ms) AS avg_duration_ms, MIN(duration_ms) AS min_duration_ms,
        MAX(duration_ms) AS max_duration_ms
 FROM {s}stabilize_v_stage_runs
 GROUP BY stage_type""",
-    ),
-    View(
-        "stage_metrics_daily",
-        """SELECT {day[started_at]} AS day, stage_type, COUNT(*) AS runs,
-       SUM(CASE WHEN status = 'SUCCEEDED' THEN 1 ELSE 0 END) AS succeeded,
-       SUM(CASE WHEN status IN ('TERMINAL', 'STOPPED', 'FAILED_CONTINUE') THEN 1 ELSE 0 END)
-           AS failed,
+    "stage_metrics_daily": """SELECT {day} AS day, stage_type, COUNT(*) AS runs,
+       {outcomes},
        AVG(duration_ms) AS avg_duration_ms, MAX(duration_ms) AS max_duration_ms
 FROM {s}stabilize_v_stage_runs
 WHERE started_at IS NOT NULL
-GROUP BY {day[started_at]}, stage_type""",
-    ),
-    View(
-        "task_metrics",
-        """SELECT name, implementing_class, COUNT(*) AS runs,
-       SUM(CASE WHEN status = 'SUCCEEDED' THEN 1 ELSE 0 END) AS succeeded,
-       SUM(CASE WHEN status IN ('TERMINAL', 'STOPPED', 'FAILED_CONTINUE') THEN 1 ELSE 0 END)
-           AS failed,
+GROUP BY {day}, stage_type""",
+    "task_metrics": """SELECT name, implementing_class, COUNT(*) AS runs,
+       {outcomes},
        SUM(retries) AS retries,
        AVG(duration_ms) AS avg_duration_ms, MAX(duration_ms) AS max_duration_ms
 FROM {s}stabilize_v_task_runs
 GROUP BY name, implementing_class""",
-    ),
-    View(
-        "workflow_timeline",
-        """SELECT workflow_id,
+    "workflow_timeline": """SELECT workflow_id,
        ROW_NUMBER() OVER (PARTITION BY workflow_id ORDER BY sequence) AS step,
        sequence, timestamp, event_type, entity_type, entity_id, entity_name, ref_id, status,
        duration_ms, error,
        LAG(timestamp) OVER (PARTITION BY workflow_id ORDER BY sequence) AS previous_timestamp
 FROM {s}stabilize_events""",
-    ),
-    View(
-        "failures",
-        """SELECT sequence, timestamp, workflow_id, event_type, entity_type, entity_id,
+    "failures": """SELECT sequence, timestamp, workflow_id, event_type, entity_type, entity_id,
        entity_name, ref_id, stage_id, status, error
 FROM {s}stabilize_events
 WHERE event_type IN ('task.failed', 'stage.failed', 'workflow.failed')""",
-    ),
-    View(
-        "retries",
-        """SELECT sequence, timestamp, workflow_id, entity_id AS task_id, stage_id,
+    "retries": """SELECT sequence, timestamp, workflow_id, entity_id AS task_id, stage_id,
        entity_name AS task_name, attempt, error
 FROM {s}stabilize_events
 WHERE event_type = 'task.retried'""",
-    ),
-    View(
-        "human_waits",
-        """SELECT s.workflow_id, s.entity_id AS stage_id, s.ref_id, s.entity_name AS name,
-       s.timestamp AS suspended_at, r.timestamp AS resumed_at, r.actor AS resumed_by
+    "human_waits": """SELECT s.workflow_id, s.entity_id AS stage_id, s.ref_id,
+       s.entity_name AS name, s.timestamp AS suspended_at, r.timestamp AS resumed_at,
+       r.actor AS resumed_by
 FROM {s}stabilize_events s
 LEFT JOIN {s}stabilize_events r ON r.entity_type = 'stage' AND r.entity_id = s.entity_id
      AND r.version = (SELECT MIN(x.version) FROM {s}stabilize_events x
                       WHERE x.entity_type = 'stage' AND x.entity_id = s.entity_id
                         AND x.version > s.version AND x.event_type = 'stage.resumed')
 WHERE s.event_type = 'stage.suspended'""",
-    ),
-    View(
-        "entity_history",
-        """SELECT entity_type, entity_id, version, sequence, timestamp, event_type, workflow_id,
-       status, duration_ms, attempt, error, actor
+    "entity_history": """SELECT entity_type, entity_id, version, sequence, timestamp, event_type,
+       workflow_id, status, duration_ms, attempt, error, actor
 FROM {s}stabilize_events""",
-    ),
-    View(
-        "audit_log",
-        """SELECT sequence, timestamp, recorded_at, actor, event_type, entity_type, entity_id,
-       entity_name, workflow_id, correlation_id, causation_id, source_handler, event_id
+    "audit_log": """SELECT sequence, timestamp, recorded_at, actor, event_type, entity_type,
+       entity_id, entity_name, workflow_id, correlation_id, causation_id, source_handler, event_id
 FROM {s}stabilize_events""",
-    ),
-    View(
-        "event_rate_hourly",
-        """SELECT {hour} AS hour, event_type, COUNT(*) AS events
+    "event_rate_hourly": """SELECT {hour} AS hour, event_type, COUNT(*) AS events
 FROM {s}stabilize_events
 GROUP BY {hour}, event_type""",
-    ),
-    View("events_stable", """SELECT * FROM {s}stabilize_events WHERE {stable}"""),
-    View(
-        "snapshot_coverage",
-        """SELECT workflow_id, COUNT(*) AS snapshots, MAX(sequence) AS last_sequence,
-       MAX(version) AS last_version, MAX(created_at) AS last_created_at
+    "events_stable": """SELECT * FROM {s}stabilize_events WHERE {stable}""",
+    "events_all": """SELECT {event} FROM {s}stabilize_events
+UNION ALL
+SELECT {event} FROM {s}stabilize_events_archive""",
+    "snapshot_coverage": """SELECT workflow_id, COUNT(*) AS snapshots,
+       MAX(sequence) AS last_sequence, MAX(version) AS last_version,
+       MAX(created_at) AS last_created_at
 FROM {s}stabilize_snapshots
 GROUP BY workflow_id""",
-    ),
-    View(
-        "subscription_lag",
-        """SELECT id, kind, enabled, last_sequence,
+    "subscription_lag": """SELECT id, kind, enabled, last_sequence,
        (SELECT COALESCE(MAX(e.sequence), 0) FROM {s}stabilize_events e) AS current_sequence,
        (SELECT COUNT(*) FROM {s}stabilize_events e WHERE e.sequence > last_sequence) AS lag_events,
        error_count, failing_sequence, last_error, delivered_count, claim_owner, next_attempt_at
 FROM {s}stabilize_event_subscriptions""",
-    ),
-    View(
-        "webhook_deliveries",
-        """SELECT d.id, d.subscription_id, u.webhook_url, d.sequence, d.event_id, e.event_type,
-       e.workflow_id, d.status, d.attempt, d.http_status, d.duration_ms, d.error,
-       d.next_attempt_at, d.created_at, d.delivered_at
+    "webhook_deliveries": """SELECT d.id, d.subscription_id, u.webhook_url, d.sequence, d.event_id,
+       e.event_type, e.workflow_id, d.status, d.attempt, d.http_status, d.duration_ms, d.error,
+       d.line, d.next_attempt_at, d.created_at, d.delivered_at
 FROM {s}stabilize_event_deliveries d
 LEFT JOIN {s}stabilize_event_subscriptions u ON u.id = d.subscription_id
 LEFT JOIN {s}stabilize_events e ON e.sequence = d.sequence""",
-    ),
-    View(
-        "event_dead_letters",
-        """SELECT d.id, d.subscription_id, d.sequence, d.event_id, e.event_type, e.workflow_id,
-       d.error, d.attempts, d.first_failed_at, d.last_failed_at, d.resolved_at
+    "event_dead_letters": """SELECT d.id, d.subscription_id, d.sequence, d.event_id,
+       e.event_type, e.workflow_id, d.error, d.attempts, d.first_failed_at,
+       d.last_failed_at, d.resolved_at
 FROM {s}stabilize_event_dead_letters d
 LEFT JOIN {s}stabilize_events e ON e.sequence = d.sequence""",
-    ),
-)
+}
 """Views over the event tables alone."""
 
-ENGINE_VIEWS = (
-    View(
-        "queue",
-        """SELECT queue, type, task_type,
+ENGINE_VIEWS = {
+    "queue": """SELECT queue, type, task_type,
        COUNT(*) AS messages,
        SUM(CASE WHEN holder IS NOT NULL THEN 1 ELSE 0 END) AS held,
        SUM(CASE WHEN visible_at >= 4611686018427387904 THEN 1 ELSE 0 END) AS parked,
@@ -209,42 +163,23 @@ ENGINE_VIEWS = (
        MAX(attempts) AS max_attempts
 FROM {s}stabilize_messages
 GROUP BY queue, type, task_type""",
-    ),
-    View(
-        "dead_letters",
-        """SELECT id, queue, type, task_type, workflow_id, message_id, attempts, deaths, reason,
-       error, created_at, moved_at
+    "dead_letters": """SELECT id, queue, type, task_type, workflow_id, message_id,
+       attempts, deaths, reason, error, created_at, moved_at
 FROM {s}stabilize_dead_letters""",
-    ),
-)
+}
 """Views over the tables of the engine."""
 
 
-class _Days(dict[str, str]):
-    def __init__(self, template: str) -> None:
-        super().__init__()
-        self.template = template
-
-    def __missing__(self, column: str) -> str:
-        return self.template.format(column)
-
-
-def create_views(views: tuple[View, ...], dialect: str, schema: str = "") -> list[str]:
+def create_views(views: dict[str, str], dialect: str, schema: str = "") -> list[str]:
     """The statements that make `views`; `schema` is a prefix with its dot, or empty."""
-    kind = "mysql" if dialect == "mariadb" else dialect
-    verb = "CREATE VIEW IF NOT EXISTS" if kind == "sqlite" else "CREATE OR REPLACE VIEW"
-    stable = (
-        "1 = 1"
-        if kind == "sqlite"
-        else (f"sequence <= (SELECT value FROM {schema}stabilize_event_fence WHERE id = 2)")
-    )
-    words = {"s": schema, "hour": _HOUR[kind], "day": _Days(_DAY[kind]), "stable": stable}
+    words = {name: text.format(s=schema) for name, text in _WORDS[dialect].items()}
     return [
-        f"{verb} {schema}stabilize_v_{view.name} AS {view.select.format_map(words)}"
-        for view in views
+        f"{words['create']} {schema}stabilize_v_{name} AS "
+        + query.format(s=schema, **_COMMON, **words)
+        for name, query in views.items()
     ]
 
 
-def drop_views(views: tuple[View, ...], schema: str = "") -> list[str]:
+def drop_views(views: dict[str, str], schema: str = "") -> list[str]:
     """The statements that remove `views`, whether they are there or not."""
-    return [f"DROP VIEW IF EXISTS {schema}stabilize_v_{view.name}" for view in reversed(views)]
+    return [f"DROP VIEW IF EXISTS {schema}stabilize_v_{name}" for name in reversed(views)]

@@ -30,7 +30,7 @@ from stabilize.status import (
     SyntheticStageOwner,
     WorkflowStatus,
 )
-from stabilize.types import Identifier, Json, Setting, StringSet
+from stabilize.types import DefinitionJson, Identifier, Json, StringSet, setting
 
 if TYPE_CHECKING:
     from stabilize.models.workflow import Workflow
@@ -83,38 +83,38 @@ class StageExecution(Base, kw_only=True, eq=False):
     synthetic_stage_owner: Mapped[SyntheticStageOwner | None] = mapped_column(
         Enum(SyntheticStageOwner, native_enum=False, length=20), default=None
     )
-    definition: Mapped[dict[str, Any]] = mapped_column(Json, default_factory=dict, repr=False)
+    definition: Mapped[dict[str, Any]] = mapped_column(
+        DefinitionJson, default_factory=dict, repr=False
+    )
     version: Mapped[int] = mapped_column(Integer, default=0)
     event_version: Mapped[int] = mapped_column(Integer, default=0)
 
-    join_type: JoinType = Setting(JoinType.AND, load=JoinType.__getitem__, dump=_name)  # type: ignore[assignment]
-    join_threshold: int = Setting(0)  # type: ignore[assignment]
-    join_keep: bool = Setting(False)  # type: ignore[assignment]
-    join_rest: str | None = Setting(None)  # type: ignore[assignment]
-    join_scope: str | None = Setting(None)  # type: ignore[assignment]
-    on_branch_failure: str | None = Setting(None)  # type: ignore[assignment]
-    split_type: SplitType = Setting(SplitType.AND, load=SplitType.__getitem__, dump=_name)  # type: ignore[assignment]
-    split_conditions: dict[str, str] | None = Setting(None, factory=dict)  # type: ignore[assignment]
-    split_default: str | None = Setting(None)  # type: ignore[assignment]
-    split_count: int | str | None = Setting(None)  # type: ignore[assignment]
-    mutex_key: str | None = Setting(None)  # type: ignore[assignment]
-    section: str | None = Setting(None)  # type: ignore[assignment]
-    milestone_ref_id: str | None = Setting(None)  # type: ignore[assignment]
-    milestone_status: str | None = Setting(None)  # type: ignore[assignment]
-    deferred_choice_group: str | None = Setting(None)  # type: ignore[assignment]
-    trigger: StageTrigger | None = Setting(  # type: ignore[assignment]
-        None, load=trigger_from_dict, dump=trigger_to_dict
+    join_type: JoinType = setting(JoinType.AND, load=JoinType.__getitem__, dump=_name)
+    join_threshold: int = setting(0)
+    join_keep: bool = setting(False)
+    join_rest: str | None = setting()
+    join_scope: str | None = setting()
+    on_branch_failure: str | None = setting()
+    split_type: SplitType = setting(SplitType.AND, load=SplitType.__getitem__, dump=_name)
+    split_conditions: dict[str, str] | None = setting(factory=dict)
+    split_default: str | None = setting()
+    split_count: int | str | None = setting()
+    mutex_key: str | None = setting()
+    section: str | None = setting()
+    milestone_ref_id: str | None = setting()
+    milestone_status: str | None = setting()
+    deferred_choice_group: str | None = setting()
+    trigger: StageTrigger | None = setting(load=trigger_from_dict, dump=trigger_to_dict)
+    cancel_region: str | None = setting()
+    end: str | None = setting()
+    mi_config: MultiInstanceConfig | None = setting(
+        load=MultiInstanceConfig.from_dict, dump=MultiInstanceConfig.to_dict
     )
-    cancel_region: str | None = Setting(None)  # type: ignore[assignment]
-    end: str | None = Setting(None)  # type: ignore[assignment]
-    mi_config: MultiInstanceConfig | None = Setting(  # type: ignore[assignment, misc]
-        None, load=MultiInstanceConfig.from_dict, dump=MultiInstanceConfig.to_dict
-    )
-    output_reducers: dict[str, str] | None = Setting(None, factory=dict)  # type: ignore[assignment]
-    start_time_expiry: int | None = Setting(None)  # type: ignore[assignment]
-    scheduled_time: int | None = Setting(None)  # type: ignore[assignment]
-    loop: bool = Setting(False)  # type: ignore[assignment]
-    planned: bool = Setting(False)  # type: ignore[assignment]
+    output_reducers: dict[str, str] | None = setting(factory=dict)
+    start_time_expiry: int | None = setting()
+    scheduled_time: int | None = setting()
+    loop: bool = setting(False)
+    planned: bool = setting(False)
 
     tasks: Mapped[list[TaskExecution]] = relationship(
         back_populates="stage",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, Boolean, Enum, ForeignKey, Index, Integer, String
@@ -73,21 +74,10 @@ class TaskExecution(Base, kw_only=True, eq=False):
             stage_end=stage_end,
         )
 
-    @property
-    def is_stage_start(self) -> bool:
-        return self.stage_start
-
-    @property
-    def is_stage_end(self) -> bool:
-        return self.stage_end
-
-    @property
-    def is_loop_start(self) -> bool:
-        return self.loop_start
-
-    @property
-    def is_loop_end(self) -> bool:
-        return self.loop_end
+    is_stage_start = property(attrgetter("stage_start"))
+    is_stage_end = property(attrgetter("stage_end"))
+    is_loop_start = property(attrgetter("loop_start"))
+    is_loop_end = property(attrgetter("loop_end"))
 
     @property
     def phase_version(self) -> tuple[str, int]:

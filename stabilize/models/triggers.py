@@ -17,6 +17,9 @@ class Signal:
 
     name: str
 
+    def __str__(self) -> str:
+        return f"signal {self.name}"
+
     def to_dict(self) -> dict[str, Any]:
         return {"signal": self.name}
 
@@ -29,6 +32,9 @@ class Timer:
 
     def __post_init__(self) -> None:
         self.milliseconds  # noqa: B018  # a duration that cannot be read is refused here
+
+    def __str__(self) -> str:
+        return f"after {timedelta(milliseconds=self.milliseconds)}"
 
     @property
     def milliseconds(self) -> int:

@@ -19,7 +19,7 @@ class Plain:
         return cls(**{key: value for key, value in data.items() if key in known})
 
 
-@dataclass(kw_only=True)
+@dataclass
 class Trigger(Plain):
     """What asked for the workflow: by whom, with which parameters."""
 
@@ -44,7 +44,7 @@ class PausedDetails(Plain):
         return self.pause_time is not None and self.resume_time is None
 
 
-@dataclass(kw_only=True)
+@dataclass
 class MultiInstanceConfig(Plain):
     """How many runs a stage has at once, and when the group is done (WCP 12-15, 26, 27, 34-36)."""
 
@@ -53,9 +53,9 @@ class MultiInstanceConfig(Plain):
     sync_on_complete: bool = True
     allow_dynamic: bool = False
     collection_from_context: str = ""
-    item_context_key: str = "item"
     join_threshold: int = 0
     cancel_remaining: bool = False
+    item_context_key: str = "item"
     complete_when: str = ""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Enum, Index, Integer, String, and_
@@ -10,6 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from stabilize.clock import new_id, now_ms
 from stabilize.dag.draw import to_dot, to_mermaid
+from stabilize.dag.soundness import MAX_STEPS, Finding, check
 from stabilize.dag.topological import topological_sort
 from stabilize.dag.validation import validate_stage_graph
 from stabilize.models.base import PREFIX, TABLE_OPTIONS, Base
@@ -125,6 +126,17 @@ class Workflow(Base, kw_only=True, eq=False):
             type=WorkflowType.ORCHESTRATION,
         )
 
+    def check(
+        self, *, may_fail: Collection[str] = (), max_steps: int = MAX_STEPS
+    ) -> tuple[Finding, ...]:
+        """What the definition can get wrong, each with a path that shows it; empty: it is sound.
+
+        A condition may hold or not, whatever the others do; a task succeeds, and does not jump.
+        `may_fail`: refs of stages that may fail too. `max_steps`: how many moves are tried before
+        it gives up, which is a finding as well. Raises as `create` does.
+        """
+        return check(self.stages, may_fail=may_fail, max_steps=max_steps)
+
     def to_mermaid(self) -> str:
         """Draw the definition, or the run with its statuses, as a Mermaid flowchart."""
         return to_mermaid(self.stages, self.stage_runs)
@@ -164,7 +176,7 @@ class Workflow(Base, kw_only=True, eq=False):
 
     def get_context(self) -> dict[str, Any]:
         """The outputs of all top-level stages in topological order: later wins, lists add up."""
-        return merge_outputs(s.outputs for s in topological_sort(self.top_level_stages()))
+        return merge_in_order(self.top_level_stages())
 
     def update_status(self, status: WorkflowStatus) -> None:
         """Go to `status`; `InvalidStateTransitionError` when that cannot follow the present one."""
@@ -196,6 +208,16 @@ class Workflow(Base, kw_only=True, eq=False):
         if self.paused.resume_time is None:
             return max(0, instant_ms - self.paused.pause_time)
         return self.paused.paused_ms
+
+
+def merge_in_order(stages: Iterable[Any]) -> dict[str, Any]:
+    """Merge what stages put out: requisites before what requires them, else by `ref_id`.
+
+    Names that begin with an underscore are the engine's (`_signal_name`): data does not set them.
+    """
+    ordered = topological_sort(sorted(stages, key=lambda stage: stage.ref_id), lambda _: True)
+    merged = merge_outputs(stage.outputs for stage in ordered)
+    return {key: value for key, value in merged.items() if not key.startswith("_")}
 
 
 def merge_outputs(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:

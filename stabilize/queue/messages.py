@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Self
+from dataclasses import Field, dataclass, field, fields, replace
+from typing import Any, ClassVar, Self, dataclass_transform
 
 from stabilize.errors import QueueError
 from stabilize.models.stage import StageExecution
@@ -14,8 +14,17 @@ from stabilize.types import plain
 PAYLOAD_VERSION = 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Message:
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class _Value:
+    """Makes every class derived from it a frozen dataclass, constructed by keyword."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True, kw_only=True)(cls)
+
+
+class Message(_Value):
     """A message; the fields of this class describe its delivery, those of subclasses its content.
 
     `message_id` is None until it was taken from a queue.
@@ -25,6 +34,8 @@ class Message:
     """It begins something new, which a paused workflow does not."""
     runs_user_code: ClassVar[bool] = False
     """It is carried out in the executor; a handler gets it together with the outcome."""
+    tidies_up: ClassVar[bool] = False
+    """It is about what has ended: it stays when the messages of a workflow or stage are purged."""
 
     execution_type: str = "PIPELINE"
     execution_id: str = ""
@@ -32,6 +43,12 @@ class Message:
     attempts: int = field(default=0, compare=False)
     max_attempts: int = field(default=10, compare=False)
     last_error: str | None = field(default=None, compare=False)
+
+    @property
+    def row_id(self) -> str:
+        """The id of a message that was taken from a queue."""
+        assert self.message_id is not None
+        return self.message_id
 
     def copy_with_attempts(self, attempts: int) -> Self:
         return replace(self, attempts=attempts)
@@ -41,35 +58,29 @@ class WorkflowLevel(Message):
     """About a workflow."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class StartWorkflow(WorkflowLevel):
     starts_work: ClassVar[bool] = True
 
     user: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class CompleteWorkflow(WorkflowLevel):
     """Look whether anything is left to do; if not, the workflow is over."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class CancelWorkflow(WorkflowLevel):
     user: str = ""
     reason: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class PauseWorkflow(WorkflowLevel):
     user: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class ResumeWorkflow(WorkflowLevel):
     user: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class FailWorkflow(WorkflowLevel):
     """A message of this workflow was given up: stop it where people can see why."""
 
@@ -78,7 +89,6 @@ class FailWorkflow(WorkflowLevel):
     task_id: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class CancelRegion(WorkflowLevel):
     """Withdraw every stage whose `cancel_region` is `region` (WCP-25)."""
 
@@ -86,7 +96,6 @@ class CancelRegion(WorkflowLevel):
     user: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class StageLevel(Message):
     """About a stage run."""
 
@@ -97,7 +106,6 @@ class StageLevel(Message):
         return cls(execution_id=stage.workflow_id, stage_id=stage.id, **values)
 
 
-@dataclass(frozen=True, kw_only=True)
 class StartStage(StageLevel):
     """Begin a run that has its tokens; `triggered` when its trigger has come as well."""
 
@@ -106,7 +114,6 @@ class StartStage(StageLevel):
     triggered: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
 class PlanStage(StageLevel):
     """Ask the builder of the stage's type for its tasks and synthetic stages."""
 
@@ -116,31 +123,20 @@ class PlanStage(StageLevel):
     for_failure: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class ContinueStage(StageLevel):
-    """Go on with the next phase of the stage: before, tasks, after, end."""
-
-    starts_work: ClassVar[bool] = True
-
-
-@dataclass(frozen=True, kw_only=True)
 class CompleteStage(StageLevel):
     """Everything of the stage that was to run has run: find what it came to."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class SkipStage(StageLevel):
     reason: str = "Stage skipped"
 
 
-@dataclass(frozen=True, kw_only=True)
 class FailStage(StageLevel):
     """The stage cannot do what its definition says."""
 
     error: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class CancelStage(StageLevel):
     """Withdraw the stage; the rest of the workflow goes on."""
 
@@ -148,50 +144,54 @@ class CancelStage(StageLevel):
     reason: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class RestartStage(StageLevel):
     """Run a stage that is complete, and what follows it, once more."""
 
     user: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class SpawnInstances(StageLevel):
     """Make the next instances of a group, a bounded number at a time."""
 
     starts_work: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, kw_only=True)
 class AddMultiInstance(StageLevel):
     """Add one instance to a group that is open (WCP-15, 36)."""
 
     instance_context: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
 class CancelMultiInstance(StageLevel):
     """Withdraw the unfinished instances of a group; its branch brings nothing (WCP-26)."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class CompleteMultiInstance(StageLevel):
     """Withdraw the unfinished instances of a group and go on with what there is (WCP-27)."""
 
 
-@dataclass(frozen=True, kw_only=True)
+class WithdrawInstances(StageLevel):
+    """Withdraw the next instances of a group, from number `start`, a bounded number at a time.
+
+    `status` is what those become that have not begun.
+    """
+
+    tidies_up: ClassVar[bool] = True
+
+    start: int = 0
+    status: WorkflowStatus = WorkflowStatus.NOT_STARTED
+
+
 class InstanceEnded(StageLevel):
     """An instance of the group `stage_id` has ended."""
 
     instance_id: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class ContinueParentStage(StageLevel):
     """A synthetic stage of this parent has ended."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class JumpToStage(StageLevel):
     """Leave `stage_id` and go on at `target_stage_ref_id`, with what the jump brings along."""
 
@@ -200,7 +200,6 @@ class JumpToStage(StageLevel):
     jump_outputs: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
 class SignalStage(StageLevel):
     """Send a signal to a stage: taken if it waits; else kept when `persistent`, or dropped."""
 
@@ -210,12 +209,10 @@ class SignalStage(StageLevel):
     user: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class StageDeadline(StageLevel):
     """The stage's time (`stageTimeoutMs`) is over; it comes late by design."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class TaskLevel(StageLevel):
     """About a task."""
 
@@ -226,12 +223,10 @@ class TaskLevel(StageLevel):
         return cls(execution_id=task.workflow_id, stage_id=task.stage_id, task_id=task.id, **values)
 
 
-@dataclass(frozen=True, kw_only=True)
 class StartTask(TaskLevel):
     """Begin a task; in a paused workflow its handler pauses task and stage, for people to see."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class RunTask(TaskLevel):
     """Execute the body of a task."""
 
@@ -241,24 +236,22 @@ class RunTask(TaskLevel):
     task_type: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class RunHook(TaskLevel):
     """Call `on_cancel` or `on_cleanup` of a task whose stage is over."""
 
     runs_user_code: ClassVar[bool] = True
+    tidies_up: ClassVar[bool] = True
 
     task_type: str = ""
     hook: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class ChildEnded(TaskLevel):
     """The child workflow that a task started has ended."""
 
     child_id: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
 class CompleteTask(TaskLevel):
     """The body of a task came to `status`, and brought `context` and `outputs` along.
 
@@ -285,11 +278,8 @@ def _concrete(kind: type[Message]) -> list[type[Message]]:
 MESSAGE_TYPES: dict[str, type[Message]] = {kind.__name__: kind for kind in _concrete(Message)}
 """Every message that can be put in a queue, by name."""
 
-_ROUTING = {f.name for f in fields(Message)} - {"execution_type"} | {
-    "stage_id",
-    "task_id",
-    "task_type",
-}
+_ROUTED = {"stage_id", "task_id", "task_type"}
+_ROUTING = {f.name for f in fields(Message)} - {"execution_type"} | _ROUTED
 _CONTENT: dict[type[Message], tuple[str, ...]] = {
     kind: tuple(f.name for f in fields(kind) if f.name not in _ROUTING)
     for kind in MESSAGE_TYPES.values()

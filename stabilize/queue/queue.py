@@ -2,92 +2,32 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    Engine,
-    Table,
-    and_,
-    bindparam,
-    delete,
-    func,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Engine, and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.engine import URL
 
 from stabilize.clock import new_id, now_ms
 from stabilize.database import Database, Joinable
 from stabilize.errors import ConfigurationError
-from stabilize.models import DeadLetter, QueueMessage, Workflow
-from stabilize.queue.messages import (
-    PAYLOAD_VERSION,
-    FailWorkflow,
-    Message,
-    create_message_from_dict,
-    payload_of,
+from stabilize.models import Workflow
+from stabilize.queue.messages import Message, create_message_from_dict
+from stabilize.queue.rows import (
+    LETTERS,
+    MESSAGES,
+    Push,
+    bury,
+    failure_of,
+    message_of,
+    row_of,
 )
 from stabilize.tasks.backoff import Backoff
 
-logger = logging.getLogger(__name__)
-
-MESSAGES: Table = QueueMessage.__table__  # type: ignore[assignment]
-LETTERS: Table = DeadLetter.__table__  # type: ignore[assignment]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Push:
-    """A message about to be written: when it is due, in which place in the line, held by whom."""
-
-    message: Message
-    id: str
-    visible_at: int
-    priority: int
-    holder: str | None = None
-
-
-def row_of(push: Push, queue: str, now: int) -> dict[str, Any]:
-    """The row of a message to be inserted."""
-    message = push.message
-    return {
-        "id": push.id,
-        "queue": queue,
-        "type": type(message).__name__,
-        "task_type": getattr(message, "task_type", None),
-        "workflow_id": message.execution_id,
-        "stage_id": getattr(message, "stage_id", None),
-        "task_id": getattr(message, "task_id", None),
-        "payload": payload_of(message),
-        "payload_version": PAYLOAD_VERSION,
-        "priority": push.priority,
-        "visible_at": push.visible_at,
-        "created_at": now,
-        "attempts": 0 if push.holder is None else 1,
-        "failures": 0,
-        "deaths": 0,
-        "holder": push.holder,
-        "last_error": None,
-    }
-
-
-def message_of(row: Any) -> Message:
-    """The message a row holds, with the number of this delivery."""
-    values = dict(row.payload)
-    values["execution_id"] = row.workflow_id
-    for name in ("stage_id", "task_id", "task_type"):
-        value = getattr(row, name)
-        if value is not None:
-            values[name] = value
-    values["message_id"] = row.id
-    values["attempts"] = row.attempts
-    values["last_error"] = row.last_error
-    return create_message_from_dict(row.type, values)
+MAX_LISTED = 1_000
+_RETRY = Backoff(base=0.05, cap=30)
+_ORPHANS = 100
 
 
 class Queue:
@@ -117,6 +57,8 @@ class Queue:
         self.max_attempts = max_attempts
         self.max_deaths = max_deaths
         self._push_cached: Any = None
+        self._here = MESSAGES.c.queue == table_name
+        self._letters_here = LETTERS.c.queue == table_name
         if create_tables:
             self.database.create_tables()
 
@@ -126,6 +68,10 @@ class Queue:
     def _create_table(self) -> None:
         """Create the tables that are missing; calling it again does nothing."""
         self.database.create_tables()
+
+    @property
+    def lease_ms(self) -> int:
+        return _ms(self.lock_duration)
 
     # --- putting in -------------------------------------------------------------------------
 
@@ -142,10 +88,13 @@ class Queue:
         With `session` (or `connection`) it joins the caller's transaction: no worker sees it
         before the caller commits.
         """
-        wait = 0 if delay is None else int(delay.total_seconds() * 1000)
-        self.database.transact(
-            lambda connected: self.push_on(connected, message, wait), session or connection
-        )
+        wait = 0 if delay is None else _ms(delay)
+
+        def put(connected: Connection) -> None:
+            self.database.require_tables(connected)
+            self.push_on(connected, message, wait)
+
+        self.database.transact(put, session or connection)
 
     def push_on(
         self,
@@ -184,29 +133,18 @@ class Queue:
     def poll_one(self) -> Message | None:
         """Claim the message that is due and goes first; None when nothing is due."""
         now = self.database.now()
+        due = (self._here, MESSAGES.c.visible_at <= now, MESSAGES.c.attempts < self.max_attempts)
+        first = select(MESSAGES).where(*due).order_by(MESSAGES.c.priority, MESSAGES.c.id).limit(1)
         with self.database.writing() as connection:
-            row = connection.execute(
-                select(MESSAGES)
-                .where(
-                    MESSAGES.c.queue == self.name,
-                    MESSAGES.c.visible_at <= now,
-                    MESSAGES.c.attempts < self.max_attempts,
-                )
-                .order_by(MESSAGES.c.priority, MESSAGES.c.id)
-                .limit(1)
-                .with_for_update(skip_locked=True)
-            ).first()
+            row = connection.execute(first.with_for_update(skip_locked=True)).first()
             if row is None:
                 return None
-            connection.execute(
-                update(MESSAGES)
-                .where(MESSAGES.c.id == row.id)
-                .values(
-                    attempts=row.attempts + 1,
-                    visible_at=now + int(self.lock_duration.total_seconds() * 1000),
-                    holder="poll",
-                )
-            )
+            claim = {
+                "attempts": row.attempts + 1,
+                "visible_at": now + self.lease_ms,
+                "holder": "poll",
+            }
+            connection.execute(update(MESSAGES).where(MESSAGES.c.id == row.id).values(claim))
         return message_of(row).copy_with_attempts(row.attempts + 1)
 
     def poll(self, callback: Callable[[Message], None]) -> bool:
@@ -218,100 +156,107 @@ class Queue:
         self.ack(message)
         return True
 
-    def _mine(self, message: Message) -> Any:
-        return and_(MESSAGES.c.id == message.message_id, MESSAGES.c.attempts == message.attempts)
-
     def ack(self, message: Message) -> bool:
         """Delete a claimed message; False when somebody else has it by now."""
-        with self.database.writing() as connection:
-            return connection.execute(delete(MESSAGES).where(self._mine(message))).rowcount == 1
+        return self._write(delete(MESSAGES).where(_mine(message))) == 1
 
     def reschedule(self, message: Message, delay: timedelta = timedelta()) -> bool:
         """Give a claimed message back, due after `delay`; False when it is not ours any more."""
-        wait = int(delay.total_seconds() * 1000)
-        with self.database.writing() as connection:
-            given = connection.execute(
-                update(MESSAGES)
-                .where(self._mine(message))
-                .values(visible_at=self.database.now() + wait, holder=None)
-            )
-            return given.rowcount == 1
+        return self._change(message, visible_at=self.database.now() + _ms(delay), holder=None)
 
     def extend_lock(self, message: Message, duration: timedelta | None = None) -> bool:
         """Hold a claimed message longer; False when it is not ours any more."""
-        lease = int((duration or self.lock_duration).total_seconds() * 1000)
+        lease = _ms(duration or self.lock_duration)
+        return self._change(message, visible_at=self.database.now() + lease)
+
+    def count_death(self, message: Message) -> bool:
+        """Give a claimed message back whose process is gone: as if a worker had died of it."""
+        now, deaths = self.database.now(), MESSAGES.c.deaths + 1
+        return self._change(message, visible_at=now, holder=None, deaths=deaths)
+
+    def give_back(self, ids: Collection[str], holder: str) -> int:
+        """Let others take at once what `holder` has; how many messages that were."""
+        held = update(MESSAGES).where(MESSAGES.c.id.in_(ids), MESSAGES.c.holder == holder)
+        return self._write(held.values(visible_at=self.database.now(), holder=None))
+
+    def _change(self, message: Message, **values: Any) -> bool:
+        return self._write(update(MESSAGES).where(_mine(message)).values(values)) == 1
+
+    def _write(self, statement: Any) -> int:
         with self.database.writing() as connection:
-            held = connection.execute(
-                update(MESSAGES)
-                .where(self._mine(message))
-                .values(visible_at=self.database.now() + lease)
-            )
-            return held.rowcount == 1
+            return connection.execute(statement).rowcount
 
     # --- counting ---------------------------------------------------------------------------
 
     def _count(self, *conditions: Any) -> int:
         with self.database.reading() as session:
-            query = (
-                select(func.count())
-                .select_from(MESSAGES)
-                .where(MESSAGES.c.queue == self.name, *conditions)
-            )
-            return session.execute(query).scalar_one()
+            return session.execute(select(func.count()).where(*conditions)).scalar_one()
 
     def size(self) -> int:
         """All messages: due, delayed and in flight."""
-        return self._count()
+        return self._count(self._here)
 
     def has_pending_message_for_task(self, task_id: str) -> bool:
-        return self._count(MESSAGES.c.task_id == task_id) > 0
+        return self._count(self._here, MESSAGES.c.task_id == task_id) > 0
 
     def has_pending_message_for_stage(self, stage_id: str) -> bool:
-        return self._count(MESSAGES.c.stage_id == stage_id) > 0
+        return self._count(self._here, MESSAGES.c.stage_id == stage_id) > 0
 
     def has_pending_message_for_execution(self, execution_id: str) -> bool:
-        return self._count(MESSAGES.c.workflow_id == execution_id) > 0
+        return self._count(self._here, MESSAGES.c.workflow_id == execution_id) > 0
 
     def purge_workflow(self, execution_id: str) -> int:
         """Delete every message of one workflow; return how many there were."""
-        with self.database.writing() as connection:
-            return connection.execute(
-                delete(MESSAGES).where(
-                    MESSAGES.c.queue == self.name, MESSAGES.c.workflow_id == execution_id
-                )
-            ).rowcount
+        of_workflow = MESSAGES.c.workflow_id == execution_id
+        return self._write(delete(MESSAGES).where(self._here, of_workflow))
 
     def clear(self) -> None:
         """Delete every message of this queue."""
-        with self.database.writing() as connection:
-            connection.execute(delete(MESSAGES).where(MESSAGES.c.queue == self.name))
+        self._write(delete(MESSAGES).where(self._here))
 
     def close(self) -> None:
         self.database.close()
 
+    # --- giving up --------------------------------------------------------------------------
+
     def charge(self, row: Any, error: str) -> None:
         """Count a failure of a message against it; after too many, give it up."""
         failures = row.failures + 1
-        wait = int(Backoff(base=0.05, cap=30).seconds(failures) * 1000)
+        wait = int(_RETRY.seconds(failures) * 1000)
 
         def count(connection: Connection) -> None:
-            if failures < self.max_attempts:
-                connection.execute(
-                    update(MESSAGES)
-                    .where(MESSAGES.c.id == row.id)
-                    .values(
-                        failures=failures,
-                        last_error=error,
-                        visible_at=self.database.now() + wait,
-                        holder=None,
-                    )
-                )
+            if failures >= self.max_attempts:
+                said = f"{row.type} failed {failures} times: {error}"
+                self._give_up(connection, row, "failures", error, said)
                 return
-            bury(connection, row, "failures", error)
-            message = failure_of(row, f"{row.type} failed {failures} times: {error}")
-            self.push_on(connection, message)
+            values = {
+                "failures": failures,
+                "last_error": error,
+                "visible_at": self.database.now() + wait,
+                "holder": None,
+            }
+            connection.execute(update(MESSAGES).where(MESSAGES.c.id == row.id).values(values))
 
         self.database.transact(count)
+
+    def _give_up(
+        self, connection: Connection, row: Any, reason: str, error: str, said: str
+    ) -> None:
+        bury(connection, row, reason, error)
+        self.push_on(connection, failure_of(row, said))
+
+    def sweep(self) -> None:
+        """Set messages aside whose workflow is not there: nobody could ever play them."""
+        orphans = select(MESSAGES).where(
+            self._here, MESSAGES.c.workflow_id.not_in(select(Workflow.id))
+        )
+        with self.database.reading() as session:
+            if session.execute(orphans.limit(1)).first() is None:
+                return
+        with self.database.writing() as connection:
+            for row in connection.execute(orphans.limit(_ORPHANS)).all():
+                error = f"workflow {row.workflow_id!r} is not stored: store it before you start it"
+                bury(connection, row, "unknown workflow", error)
 
     # --- dead letters -----------------------------------------------------------------------
 
@@ -321,19 +266,17 @@ class Queue:
             row = connection.execute(select(MESSAGES).where(MESSAGES.c.id == message_id)).first()
             if row is None:
                 return False
-            bury(connection, row, "moved by hand", error or row.last_error or "no error recorded")
-            self.push_on(
-                connection,
-                FailWorkflow(execution_id=row.workflow_id, error=error or "message given up"),
-            )
+            why = error or row.last_error or "moved by hand"
+            self._give_up(connection, row, "moved by hand", why, why)
             return True
 
     def list_dlq(self, limit: int = 100, message_type: str | None = None) -> list[dict[str, Any]]:
-        """The messages given up, the latest first."""
-        query = select(LETTERS).where(LETTERS.c.queue == self.name)
+        """The messages given up, the latest first; at most 1,000."""
+        query = select(LETTERS).where(self._letters_here)
         if message_type is not None:
             query = query.where(LETTERS.c.type == message_type)
-        query = query.order_by(LETTERS.c.moved_at.desc(), LETTERS.c.id.desc()).limit(limit)
+        query = query.order_by(LETTERS.c.moved_at.desc(), LETTERS.c.id.desc())
+        query = query.limit(max(1, min(limit, MAX_LISTED)))
         with self.database.reading() as session:
             return [
                 {**row, "original_id": row["message_id"], "message_type": row["type"]}
@@ -353,61 +296,22 @@ class Queue:
 
     def discard_dlq(self, dlq_id: str) -> bool:
         """Forget a message that was given up."""
-        with self.database.writing() as connection:
-            return connection.execute(delete(LETTERS).where(LETTERS.c.id == dlq_id)).rowcount == 1
+        return self._write(delete(LETTERS).where(LETTERS.c.id == dlq_id)) == 1
 
     def dlq_size(self) -> int:
-        with self.database.reading() as session:
-            query = select(func.count()).select_from(LETTERS).where(LETTERS.c.queue == self.name)
-            return session.execute(query).scalar_one()
+        return self._count(self._letters_here)
 
     def clear_dlq(self) -> int:
         """Forget all messages that were given up; return how many."""
-        with self.database.writing() as connection:
-            return connection.execute(delete(LETTERS).where(LETTERS.c.queue == self.name)).rowcount
+        return self._write(delete(LETTERS).where(self._letters_here))
 
 
-def failure_of(row: Any, error: str) -> FailWorkflow:
-    """What a message that was given up means for its workflow."""
-    return FailWorkflow(
-        execution_id=row.workflow_id,
-        stage_id=row.stage_id or "",
-        task_id=row.task_id or "",
-        error=error,
-        message_id=row.id,
-    )
+def _ms(duration: timedelta) -> int:
+    return int(duration.total_seconds() * 1000)
 
 
-def bury(connection: Connection, row: Any, reason: str, error: str) -> None:
-    """Move one message to the dead letters, within the transaction of `connection`."""
-    routing = {"stage_id": row.stage_id, "task_id": row.task_id, "task_type": row.task_type}
-    payload = {**row.payload, **{key: value for key, value in routing.items() if value is not None}}
-    connection.execute(delete(MESSAGES).where(MESSAGES.c.id == row.id))
-    connection.execute(
-        insert(LETTERS).values(
-            id=new_id(),
-            message_id=row.id,
-            queue=row.queue,
-            type=row.type,
-            task_type=row.task_type,
-            workflow_id=row.workflow_id,
-            payload=payload,
-            payload_version=row.payload_version,
-            attempts=row.attempts,
-            deaths=row.deaths,
-            reason=reason,
-            error=error,
-            created_at=row.created_at,
-            moved_at=now_ms(),
-        )
-    )
-    logger.error(
-        "message %s (%s) was given up: %s",
-        row.id,
-        row.type,
-        reason,
-        extra={"workflow_id": row.workflow_id},
-    )
+def _mine(message: Message) -> Any:
+    return and_(MESSAGES.c.id == message.message_id, MESSAGES.c.attempts == message.attempts)
 
 
 class SqliteQueue(Queue):
@@ -422,4 +326,4 @@ class MySQLQueue(Queue):
     """A queue in MariaDB or MySQL."""
 
 
-__all__: Sequence[str] = ("MySQLQueue", "PostgresQueue", "Queue", "SqliteQueue")
+__all__ = ["MySQLQueue", "PostgresQueue", "Queue", "SqliteQueue"]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from functools import cached_property
 from typing import Any
 
 from sqlalchemy import Connection, Row, Table, bindparam, case, delete, or_, select, update
 
 from stabilize.models import Workflow
 from stabilize.queue.messages import MESSAGE_TYPES
-from stabilize.queue.queue import MESSAGES, Queue
+from stabilize.queue.queue import Queue
+from stabilize.queue.rows import MESSAGES
 
 STARTING_TYPES = sorted(
     name for name, kind in MESSAGE_TYPES.items() if kind.runs_user_code or kind.starts_work
@@ -31,7 +31,25 @@ _ATTEMPTS = select(MESSAGES.c.id, MESSAGES.c.attempts).where(
     MESSAGES.c.id.in_(bindparam("ids", expanding=True))
 )
 CONSUME = delete(MESSAGES).where(MESSAGES.c.id.in_(bindparam("ids", expanding=True)))
+_TIDYING = sorted(name for name, kind in MESSAGE_TYPES.items() if kind.tidies_up)
+PURGE = delete(MESSAGES).where(
+    MESSAGES.c.workflow_id == bindparam("workflow"),
+    MESSAGES.c.queue == bindparam("queue"),
+    MESSAGES.c.type.not_in(_TIDYING),
+)
+PURGE_STAGES = PURGE.where(MESSAGES.c.stage_id.in_(bindparam("ids", expanding=True)))
 _NOBODY_DIED = or_(MESSAGES.c.holder.is_(None), MESSAGES.c.holder == bindparam("by"))
+TAKE_BACK = (
+    update(MESSAGES)
+    .where(
+        MESSAGES.c.id == bindparam("b_id"),
+        MESSAGES.c.attempts == bindparam("b_attempts") + 1,
+        MESSAGES.c.holder.is_not(None),
+        MESSAGES.c.deaths > 0,
+    )
+    .values(deaths=MESSAGES.c.deaths - 1)
+)
+"""A worker whose message another has claimed lives: that was no death."""
 CLAIM = (
     update(MESSAGES)
     .where(MESSAGES.c.id.in_(bindparam("ids", expanding=True)))
@@ -74,18 +92,18 @@ class Taking:
         self._queue = queue
         self._task_names = task_names
         self._elsewhere = sorted(set(elsewhere) - set(task_names or ()))
+        self._due = {starting: self._due_first(starting) for starting in (True, False)}
+        self._next = {starting: self._due_next(starting) for starting in (True, False)}
 
     def due(
         self, connection: Connection, now: int, limit: int, *, starting: bool
     ) -> list[Row[Any]]:
         """Lock the messages that are due and go first, each with its workflow."""
-        statement = self._due_starting if starting else self._due_quiet
-        return list(connection.execute(statement, {"now": now, "limit": limit}))
+        return list(connection.execute(self._due[starting], {"now": now, "limit": limit}))
 
     def next_due(self, connection: Connection, *, starting: bool) -> int | None:
         """When the next message is due, in ms; None when there is none."""
-        statement = self._next_starting if starting else self._next_quiet
-        found: int | None = connection.execute(statement).scalar()
+        found: int | None = connection.execute(self._next[starting]).scalar()
         return found
 
     def _mine(self, starting: bool) -> list[Any]:
@@ -106,7 +124,7 @@ class Taking:
             )
         return conditions
 
-    def _due(self, starting: bool) -> Any:
+    def _due_first(self, starting: bool) -> Any:
         query = (
             # "+ 0" keeps planners from the index on visible_at: they would sort every due message
             # for the few that go first, where the index in order of priority stops at LIMIT
@@ -118,26 +136,10 @@ class Taking:
         hint = self._queue.database.backend.take_hint()
         return query if hint is None else query.with_hint(MESSAGES, *hint)
 
-    def _next(self, starting: bool) -> Any:
+    def _due_next(self, starting: bool) -> Any:
         return (
             select(MESSAGES.c.visible_at)
             .where(*self._mine(starting))
             .order_by(MESSAGES.c.visible_at)
             .limit(1)
         )
-
-    @cached_property
-    def _due_starting(self) -> Any:
-        return self._due(True)
-
-    @cached_property
-    def _due_quiet(self) -> Any:
-        return self._due(False)
-
-    @cached_property
-    def _next_starting(self) -> Any:
-        return self._next(True)
-
-    @cached_property
-    def _next_quiet(self) -> Any:
-        return self._next(False)

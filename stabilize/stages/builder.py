@@ -101,6 +101,7 @@ class StageDefinitionBuilderFactory:
 
     def __init__(self) -> None:
         self._builders: dict[str, StageDefinitionBuilder] = {}
+        self.clear()
 
     def register(self, builder: StageDefinitionBuilder | type[StageDefinitionBuilder]) -> None:
         made = builder() if isinstance(builder, type) else builder
@@ -116,30 +117,23 @@ class StageDefinitionBuilderFactory:
     def clear(self) -> None:
         """Forget every builder but those of the built-in types."""
         self._builders.clear()
-        self.register(_NoOpStageBuilder())
-        self.register(_WaitStageBuilder())
+        self.register(_OneTask("noop", "NoOpTask"))
+        self.register(_OneTask("wait", "WaitTask"))
 
 
-class _NoOpStageBuilder(StageDefinitionBuilder):
-    @property
-    def type(self) -> str:
-        return "noop"
+class _OneTask(StageDefinitionBuilder):
+    """Gives the stages of a type one task."""
 
-    def build_tasks(self, stage: StageExecution) -> list[TaskExecution]:
-        return [TaskExecution.create("No-op", "NoOpTask", stage_start=True, stage_end=True)]
+    type = ""
 
-
-class _WaitStageBuilder(StageDefinitionBuilder):
-    @property
-    def type(self) -> str:
-        return "wait"
+    def __init__(self, type: str, task: str) -> None:
+        self.type, self._task = type, task
 
     def build_tasks(self, stage: StageExecution) -> list[TaskExecution]:
-        return [TaskExecution.create("Wait", "WaitTask", stage_start=True, stage_end=True)]
+        return [TaskExecution.create(self.type, self._task, stage_start=True, stage_end=True)]
 
 
 _default = StageDefinitionBuilderFactory()
-_default.clear()
 
 
 def get_default_factory() -> StageDefinitionBuilderFactory:

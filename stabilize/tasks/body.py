@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -33,17 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_RESULTS = {
-    WorkflowStatus.SUCCEEDED,
-    WorkflowStatus.RUNNING,
-    WorkflowStatus.TERMINAL,
-    WorkflowStatus.FAILED_CONTINUE,
-    WorkflowStatus.SKIPPED,
-    WorkflowStatus.CANCELED,
-    WorkflowStatus.STOPPED,
-    WorkflowStatus.SUSPENDED,
-    WorkflowStatus.REDIRECT,
-}
+_NO_RESULTS = {WorkflowStatus.NOT_STARTED, WorkflowStatus.PAUSED, WorkflowStatus.BUFFERED}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +143,10 @@ def run_body(
         if lets_out(error):
             raise
         logger.debug("task %s raised", type(task).__name__, exc_info=True)
-        return failure(error, where=stage.ref_id)
+        outcome = failure(error, where=stage.ref_id)
+        if outcome.transient and outcome.wait is None:
+            return replace(outcome, wait=_own_backoff(task, stage, elapsed))
+        return outcome
 
 
 def _call(task: AnyTask, stage: StageExecution, hook: str, session: Session | None) -> Any:
@@ -181,7 +174,7 @@ def _as_outcome(
             f"{type(result).__name__}, not a TaskResult: end it with "
             "`return TaskResult.success(...)`"
         )
-    if result.status not in _RESULTS:
+    if result.status in _NO_RESULTS:
         raise ValueError(
             f"{type(task).__name__} of stage {stage.ref_id!r} returned the status {result.status}, "
             "which a task cannot have"
@@ -189,9 +182,8 @@ def _as_outcome(
     if result.status is WorkflowStatus.REDIRECT and result.target_stage_ref_id is None:
         result = TaskResult.terminal("REDIRECT result without target_stage_ref_id", result.context)
     wait = None
-    if result.status is WorkflowStatus.RUNNING and isinstance(task, RetryableTask):
-        period = task.get_dynamic_backoff_period(stage, timedelta(seconds=elapsed))
-        wait = period.total_seconds()
+    if result.status is WorkflowStatus.RUNNING:
+        wait = _own_backoff(task, stage, elapsed)
     return Outcome(
         status=result.status,
         context=_values(result.context, "context"),
@@ -201,6 +193,14 @@ def _as_outcome(
         child=None if result.child is None else plain(result.child, "child workflow"),
         wait=wait,
     )
+
+
+def _own_backoff(task: AnyTask, stage: StageExecution, elapsed: float) -> float | None:
+    """The seconds the task itself wants to wait before it is executed again."""
+    if not isinstance(task, RetryableTask):
+        return None
+    period = task.get_dynamic_backoff_period(stage, timedelta(seconds=elapsed))
+    return period.total_seconds()
 
 
 def _values(given: Any, where: str) -> dict[str, Any]:

@@ -125,7 +125,7 @@ class NoOpTask(Task):
 
 
 class WaitTask(RetryableTask):
-    """Waits for `waitTime` seconds of the stage's context; puts out `waitedSeconds`."""
+    """Waits for `waitTime` seconds of the stage's own context; puts out `waitedSeconds`."""
 
     aliases = ("wait",)
 
@@ -144,7 +144,7 @@ class WaitTask(RetryableTask):
         return TaskResult.running(context={"waitStartTime": started})
 
     def _seconds(self, stage: StageExecution) -> float:
-        wanted: Any = stage.context.get("waitTime", 0)
+        wanted: Any = stage.settings.get("waitTime", 0)
         return float(wanted)
 
     def _started(self, stage: StageExecution) -> int:

@@ -10,13 +10,26 @@ from stabilize.tasks.interface import Task
 from stabilize.tasks.result import TaskResult
 
 
-def _published(stage: StageExecution) -> dict[str, Any]:
+def _carried(run: StageExecution | None) -> dict[str, Any]:
+    """What the last round has handed on to the stage that begins this one; nothing to the first."""
+    return dict((run and run.delivered.get("_jump_outputs")) or {})
+
+
+def _values(stage: StageExecution, carried: dict[str, Any]) -> dict[str, Any]:
+    return dict(carried.get("_loop_values", stage.settings["_loop_values"]))
+
+
+def _head(stage: StageExecution) -> StageExecution | None:
+    return stage.execution.stage_by_ref_id(stage.settings["_loop_target"])
+
+
+def _published(stage: StageExecution, carried: dict[str, Any]) -> dict[str, Any]:
     """What the stages of the body put out in this round."""
-    body = set(stage.settings.get("_loop_body", ()))
-    values: dict[str, Any] = dict(stage.settings.get("_loop_values", {}))
+    body = set(stage.settings["_loop_body"])
+    values = _values(stage, carried)
     for other in stage.execution.stages:
         if other.ref_id in body:
-            values.update(other.outputs)
+            values.update({k: v for k, v in other.outputs.items() if not k.startswith("_")})
     return values
 
 
@@ -46,50 +59,60 @@ def _end(stage: StageExecution, done: int, exhausted: bool, values: dict[str, An
     return TaskResult.success(outputs=outputs)
 
 
-class LoopConditionTask(Task):
+class LoopTask(Task):
+    """Looks at the other stages of its loop, for which it has to run in this very process."""
+
+
+class LoopConditionTask(LoopTask):
     """Decides whether the body runs: before it in a while-loop, after it in a repeat-until."""
 
     def execute(self, stage: StageExecution) -> TaskResult:
-        settings = stage.settings
-        done = int(settings.get("_loop_done", 0))
-        if settings["_loop_kind"] == "while":
-            values = dict(settings.get("_loop_values", {}))
-            goes_on = _holds(stage, values, done)
-            if goes_on and done < settings["_loop_max"]:
-                return TaskResult.success(outputs={**values, "_loop_round": done})
-            told = {
-                "_loop_over": True,
-                "_loop_done": done,
-                "_loop_values": values,
-                "_loop_exhausted": goes_on,
-            }
-            return TaskResult.jump_to(settings["_loop_target"], context=told)
-        values, done = _published(stage), done + 1
-        if _holds(stage, values, done):
-            return _end(stage, done, False, values)
-        if done >= settings["_loop_max"]:
-            return _end(stage, done, True, values)
-        told = {"_loop_done": done, "_loop_values": values}
-        return TaskResult.jump_to(settings["_loop_target"], context=told)
+        is_while = stage.settings["_loop_kind"] == "while"
+        return _before(stage) if is_while else _after(stage)
 
 
-class LoopBackTask(Task):
+def _before(stage: StageExecution) -> TaskResult:
+    settings, carried = stage.settings, _carried(stage)
+    done, values = carried.get("_loop_done", 0), _values(stage, carried)
+    goes_on = _holds(stage, values, done)
+    if goes_on and done < settings["_loop_max"]:
+        return TaskResult.success(outputs=values)
+    told = {"_loop_over": True, "_loop_exhausted": goes_on}
+    return _jump(settings["_loop_target"], done, values, told)
+
+
+def _after(stage: StageExecution) -> TaskResult:
+    carried = _carried(_head(stage))
+    done, values = carried.get("_loop_done", 0) + 1, _published(stage, carried)
+    if _holds(stage, values, done):
+        return _end(stage, done, False, values)
+    if done >= stage.settings["_loop_max"]:
+        return _end(stage, done, True, values)
+    return _jump(stage.settings["_loop_target"], done, values)
+
+
+def _jump(
+    target: str, done: int, values: dict[str, Any], told: dict[str, Any] | None = None
+) -> TaskResult:
+    """Hand on to the next round as outputs of the jump: whoever enters the loop begins anew."""
+    outputs = {**(told or {}), "_loop_done": done, "_loop_values": values}
+    return TaskResult.jump_to(target, outputs=outputs)
+
+
+class LoopBackTask(LoopTask):
     """Goes back to the condition of a while-loop, or ends the loop when that said so."""
 
     def execute(self, stage: StageExecution) -> TaskResult:
-        settings = stage.settings
-        done = int(settings.get("_loop_done", 0))
-        if settings.get("_loop_over"):
-            exhausted = bool(settings["_loop_exhausted"])
-            return _end(stage, done, exhausted, dict(settings["_loop_values"]))
-        count = int(stage.context.get("_loop_round", 0))
-        told = {"_loop_done": count + 1, "_loop_values": _published(stage)}
-        return TaskResult.jump_to(settings["_loop_target"], context=told)
+        told = _carried(stage)
+        if told.get("_loop_over"):
+            return _end(stage, told["_loop_done"], told["_loop_exhausted"], told["_loop_values"])
+        carried = _carried(_head(stage))
+        done = carried.get("_loop_done", 0) + 1
+        return _jump(stage.settings["_loop_target"], done, _published(stage, carried))
 
 
-class LoopEntryTask(Task):
+class LoopEntryTask(LoopTask):
     """Begins each round of a repeat-until."""
 
     def execute(self, stage: StageExecution) -> TaskResult:
-        values = dict(stage.settings.get("_loop_values", {}))
-        return TaskResult.success(outputs=values)
+        return TaskResult.success(outputs=_values(stage, _carried(stage)))

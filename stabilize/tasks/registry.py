@@ -53,9 +53,9 @@ class TaskRegistry:
         strict: bool = False,
     ) -> None:
         """Let `name` stand for `task`; with `strict` a name that is taken is refused."""
-        if not (isinstance(task, type) and issubclass(task, (Task, TransactionalTask))) and not (
-            isinstance(task, (Task, TransactionalTask)) or callable(task)
-        ):
+        own = task if isinstance(task, type) else type(task)
+        is_task = issubclass(own, (Task, TransactionalTask))
+        if not is_task and (isinstance(task, type) or not callable(task)):
             raise ConfigurationError(
                 f"{task!r} cannot be the task {name!r}: give a Task class, an instance of one, "
                 "or a function that takes the stage"
@@ -65,9 +65,9 @@ class TaskRegistry:
                 raise ValueError(f"task {name!r} is already registered")
             logger.warning("task %r is registered again and replaces the earlier one", name)
         self._tasks[name] = task
-        own = task if isinstance(task, type) else type(task)
+        self._aliases.pop(name, None)  # a name of its own goes before an alias
         given = [*(aliases or ()), *_aliases_of(task)]
-        if issubclass(own, (Task, TransactionalTask)) and own is not CallableTask:
+        if is_task and own is not CallableTask:
             given += [own.__name__, f"{own.__module__}.{own.__qualname__}"]
         for alias in given:
             if alias not in self._tasks:
@@ -89,14 +89,15 @@ class TaskRegistry:
 
         return register
 
+    def _find(self, name: str) -> Registrable | None:
+        return self._tasks.get(name if name in self._tasks else self._aliases.get(name, name))
+
     def has(self, name: str) -> bool:
-        return name in self._tasks or name in self._aliases
+        return self._find(name) is not None
 
     def get(self, name: str) -> AnyTask:
         """The task called `name`; `TaskNotFoundError` names those there are."""
-        found = self._tasks.get(self._aliases.get(name, name))
-        if found is None:
-            found = self._tasks.get(name)
+        found = self._find(name)
         if found is None:
             raise TaskNotFoundError(name, self.list_tasks())
         if isinstance(found, type):
@@ -106,7 +107,7 @@ class TaskRegistry:
 
     def overrides(self, name: str, hook: str) -> bool:
         """Say whether the task called `name` does something of its own in `hook`."""
-        found = self._tasks.get(self._aliases.get(name, name))
+        found = self._find(name)
         kind = found if isinstance(found, type) else type(found)
         return getattr(kind, hook, None) is not getattr(Task, hook) and hasattr(kind, hook)
 
@@ -127,6 +128,8 @@ class TaskRegistry:
 
 def _aliases_of(task: Any) -> list[str]:
     aliases = getattr(task, "aliases", ())
+    if isinstance(aliases, property):
+        aliases = task().aliases
     return list(aliases) if isinstance(aliases, (list, tuple, set)) else []
 
 
