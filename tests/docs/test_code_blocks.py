@@ -17,10 +17,20 @@ from stabilize import migrate
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCE = re.compile(r"^(`{3,})(\S*)[^\n]*\n(.*?)^\1\s*$", re.MULTILINE | re.DOTALL)
-KNOWN = {"python", "text", "sql", "console", "sh", "none", "{toctree}", "mermaid"}
-"""`python` runs, `text` is what that prints, `sql` runs, `console` runs if it is a command of ours,
-`none` is shown only."""
+FENCE = re.compile(r"^(`{3,})([^\n]*)\n(.*?)^\1\s*$", re.MULTILINE | re.DOTALL)
+KNOWN = {
+    *("python", "python alone", "py", "text", "sql", "console", "sh", "none"),
+    *("mermaid", "{toctree}"),
+}
+"""`python` runs, all of a page as one program; `python alone` is a program of its own; `text` is
+what the program before it prints. `sql` runs, `console` runs if it is a command of ours, `py` and
+`none` are shown only."""
+PLAY_EACH = """
+import runpy, sys
+for path in sys.argv[1:]:
+    runpy.run_path(path, run_name="__main__")
+    print(end="\\f")
+"""
 
 
 @dataclass(frozen=True)
@@ -33,9 +43,37 @@ class Block:
 def blocks(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
     return [
-        Block(match[2], match[3], text.count("\n", 0, match.start(3)))
+        Block(match[2].strip(), match[3], text.count("\n", 0, match.start(3)))
         for match in FENCE.finditer(text)
     ]
+
+
+@dataclass
+class Program:
+    """Python of a page, each line where the page has it, and what it has to print."""
+
+    code: str = ""
+    printed: str = ""
+
+    def add(self, block: Block) -> None:
+        self.code += "\n" * (block.line - self.code.count("\n")) + block.code
+
+
+def programs(page: Path) -> list[Program]:
+    current = whole = Program()
+    found = [whole]
+    for block in blocks(page):
+        match block.language:
+            case "python":
+                current = whole
+                current.add(block)
+            case "python alone":
+                current = Program()
+                current.add(block)
+                found.append(current)
+            case "text":
+                current.printed += block.code
+    return [program for program in found if program.code]
 
 
 def of(language: str) -> list[Path]:
@@ -46,30 +84,20 @@ def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-def program(page: Path) -> str:
-    """The Python of a page as one program, each line where the page has it."""
-    lines: list[str] = []
-    for block in blocks(page):
-        if block.language == "python":
-            lines += [""] * (block.line - len(lines))
-            lines += block.code.splitlines()
-    return "\n".join(lines) + "\n"
-
-
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_block_says_what_it_is(page: Path) -> None:
-    unknown = {(block.language, block.line) for block in blocks(page)} - {
-        (block.language, block.line) for block in blocks(page) if block.language in KNOWN
-    }
+    unknown = [(b.language, b.line) for b in blocks(page) if b.language not in KNOWN]
     assert not unknown
 
 
-@pytest.mark.parametrize("page", of("python"), ids=name)
+@pytest.mark.parametrize("page", list(filter(programs, PAGES)), ids=name)
 def test_the_python_of_a_page_prints_what_the_page_says(page: Path, tmp_path: Path) -> None:
-    script = tmp_path / page.name
-    script.write_text(program(page), encoding="utf-8")
+    expected = programs(page)
+    scripts = [tmp_path / f"{page.stem}-{number}.py" for number in range(len(expected))]
+    for script, program in zip(scripts, expected, strict=True):
+        script.write_text(program.code, encoding="utf-8")
     ran = subprocess.run(
-        [sys.executable, script],
+        [sys.executable, "-c", PLAY_EACH, *scripts],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -78,7 +106,7 @@ def test_the_python_of_a_page_prints_what_the_page_says(page: Path, tmp_path: Pa
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout == "".join(b.code for b in blocks(page) if b.language == "text")
+    assert ran.stdout.split("\f") == [*(program.printed for program in expected), ""]
 
 
 @pytest.mark.parametrize("page", of("sql"), ids=name)

@@ -15,7 +15,12 @@ from stabilize.persistence import create_queue, create_repository, detect_backen
 ROOT = Path(__file__).parents[2]
 HEAVY = ("alembic", "httpx", "rich", "sqlalchemy", "typer")
 PATHS = {
-    "stabilize.dag.topological": ["CircularDependencyError", "topological_sort"],
+    "stabilize.dag.topological": [
+        "CircularDependencyError",
+        "InvalidStageGraphError",
+        "topological_sort",
+        "validate_stage_graph",
+    ],
     "stabilize.errors": ["PermanentError", "TransientError"],
     "stabilize.expressions": ["ExpressionError", "evaluate_expression"],
     "stabilize.models.stage": ["JoinType", "SplitType", "StageExecution", "SyntheticStageOwner"],
@@ -29,6 +34,9 @@ PATHS = {
     "stabilize.queue.messages": ["CancelWorkflow", "SignalStage", "StartWorkflow"],
     "stabilize.queue.processor": ["QueueProcessor", "QueueProcessorConfig"],
     "stabilize.queue.sqlite": ["SqliteQueue"],
+    "stabilize.recovery": ["RecoveryResult", "WorkflowRecovery", "recover_on_startup"],
+    "stabilize.stages": ["LoopBuilder", "MultiInstanceBuilder", "StageDefinitionBuilder"],
+    "stabilize.stages.builder": ["get_builder", "get_default_factory", "register_builder"],
     "stabilize.tasks.interface": ["RetryableTask", "Task"],
     "stabilize.tasks.result": ["TaskResult"],
 }

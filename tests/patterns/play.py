@@ -15,7 +15,8 @@ from sqlalchemy import func, select
 
 from stabilize import Orchestrator, Queue, StageExecution, Workflow, WorkflowStore
 from stabilize.models import Claim
-from tests.patterns.catalog import CANCEL_ALL, Pattern, Runs, Step
+from stabilize.queue.messages import MESSAGE_TYPES
+from tests.patterns.catalog import Pattern, Runs, Step
 
 PATIENCE = 30.0
 _EMPTY: Runs = ()
@@ -35,11 +36,12 @@ class Play:
         self.store = WorkflowStore(self.queue.database)
         self.orchestrator = Orchestrator(self.queue, self.store)
         self._locks = tempfile.TemporaryDirectory()
+        stages = self.pattern.stages()
+        for stage in stages:
+            if stage.mutex_key:  # it finds out whether it really is
+                stage.tasks[0].implementing_class = "alone"
         self.workflow = Workflow.create(
-            "patterns",
-            self.pattern.name,
-            self.pattern.stages(),
-            context={"locks": self._locks.name},
+            "patterns", self.pattern.name, stages, context={"locks": self._locks.name}
         )
 
     def begin(self) -> None:
@@ -61,13 +63,15 @@ class Play:
         return all(sorted(runs.get(ref, _EMPTY)) == sorted(r) for ref, r in step.when.items())
 
     def do(self, step: Step) -> None:
-        found = {stage.ref_id: stage for stage in self.look().stages}
-        for order in step.sends:
-            if order == CANCEL_ALL:
-                self.orchestrator.cancel(self.workflow, "tests", "not wanted any more")
-            else:
-                assert callable(order)
-                self.queue.push(order(found))
+        names = {
+            **MESSAGE_TYPES,
+            "workflow": self.workflow,
+            "orchestrator": self.orchestrator,
+            "queue": self.queue,
+            "now": {stage.ref_id: stage for stage in self.look().stages}.__getitem__,
+        }
+        for line in step.lines:
+            eval(line, names)  # noqa: S307  # lines of the catalog: what the guide shows
 
     def has_ended(self) -> bool:
         ids = [self.workflow.id, *self._children()]

@@ -19,6 +19,7 @@ from stabilize.events import (
 )
 from stabilize.events.bus import reset_event_bus
 from stabilize.models import MultiInstanceConfig
+from stabilize.models.definition import stage_to_dict
 from stabilize.models.triggers import Timer
 from stabilize.queue.messages import AddMultiInstance, CancelRegion, CancelStage
 from tests.support.builders import (
@@ -504,6 +505,37 @@ def test_the_outputs_of_a_child_come_back(engine: Engine) -> None:
 
     assert ran.status == "SUCCEEDED"
     assert end.contexts[0]["sub_workflow_outputs"] == {"answer": 42}
+
+
+def _two_ways() -> list[StageExecution]:
+    """Both conditions hold; the one to be asked first comes last in the alphabet."""
+    return [
+        stage("s", split_type=SplitType.XOR, split_conditions={"zebra": "True", "ant": "True"}),
+        stage("zebra", after="s", does="puts", context={"puts": {"way": "zebra"}}),
+        stage("ant", after="s", does="puts", context={"puts": {"way": "ant"}}),
+    ]
+
+
+def _as_plain_values(*stages: StageExecution) -> dict[str, Any]:
+    written = [{**stage_to_dict(one), "definition": dict(one.definition)} for one in stages]
+    return {"_sub_workflow_config": {"stages": written}}
+
+
+def test_the_conditions_of_a_split_are_asked_in_their_order(engine: Engine) -> None:
+    inner = stage("call", does="SubWorkflowTask", context=_as_plain_values(*_two_ways()))
+
+    ran = engine.run(
+        *_two_ways(),
+        stage("child", does="SubWorkflowTask", context=_child(*_two_ways())),
+        stage("plain", does="SubWorkflowTask", context=_as_plain_values(*_two_ways())),
+        stage("nested", does="SubWorkflowTask", context=_as_plain_values(inner)),
+    )
+
+    assert ran.statuses["zebra"] == "SUCCEEDED"
+    assert ran["child"].outputs["sub_workflow_outputs"] == {"way": "zebra"}
+    assert ran["plain"].outputs["sub_workflow_outputs"] == {"way": "zebra"}
+    nested = ran["nested"].outputs["sub_workflow_outputs"]
+    assert nested["sub_workflow_outputs"] == {"way": "zebra"}
 
 
 def test_cancelling_the_parent_cancels_the_child(engine: Engine) -> None:

@@ -1,7 +1,8 @@
 """Random nets of splits and joins end as a small simulator of the token game says.
 
-`STABILIZE_NETS=2000 pytest tests/patterns/test_generated_nets.py` plays so many. A failure prints
-the net, and the seed that makes it again.
+`STABILIZE_NETS=2000 pytest tests/patterns/test_generated_nets.py` plays so many, and
+`STABILIZE_NETS_ON=postgresql,mariadb` on those databases. A failure prints the net, and the seed
+that makes it again.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from stabilize import JoinType, SplitType, StageExecution
-from stabilize.queue.messages import CancelRegion, CancelStage
+from stabilize.queue.messages import CancelRegion, CancelStage, RestartStage
+from stabilize.status import StagePhase
 from tests.conftest import lend_or_skip
 from tests.patterns.simulator import Node, Simulator
 from tests.patterns.tasks import BODIES
 from tests.support.builders import Engine, stage, workflow
 
 NETS = int(os.environ.get("STABILIZE_NETS", "150"))
+PLACES = os.environ.get("STABILIZE_NETS_ON", "sqlite-memory").split(",")
 _HERE = settings(
     max_examples=NETS,
     deadline=None,
@@ -37,11 +40,12 @@ _HERE = settings(
 _JOINS = ["AND", "OR", "XOR", "MULTI_MERGE", "DISCRIMINATOR", "N_OF_M"]
 _ENDS = ("ok", "ok", "ok", "skips", "stops", "fails")
 _MOST = 40
+WAITING, ENDED = StagePhase.WAITING, StagePhase.ENDED
 
 
-@pytest.fixture(scope="module")
-def engine(databases: Any) -> Iterator[Engine]:
-    with lend_or_skip(databases, "sqlite-memory") as lent, Engine(lent.url) as engine:
+@pytest.fixture(scope="module", params=PLACES)
+def engine(databases: Any, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    with lend_or_skip(databases, request.param) as lent, Engine(lent.url) as engine:
         for body in BODIES:
             if not engine.registry.has(body.__name__):
                 engine.registry.register(body.__name__, body)
@@ -108,6 +112,7 @@ def stages_of(nodes: list[Node], does: str = "ok") -> list[StageExecution]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120 + 5 * NETS)
 @_HERE
 @given(nodes=nets())
 def test_a_generated_net_ends_as_the_simulator_says(engine: Engine, nodes: list[Node]) -> None:
@@ -125,11 +130,12 @@ def test_a_generated_net_ends_as_the_simulator_says(engine: Engine, nodes: list[
 
 @st.composite
 def disturbances(draw: st.DrawFn) -> list[tuple[str, int]]:
-    kinds = st.sampled_from(["signal", "signal", "cancel", "region", "jump"])
+    kinds = st.sampled_from(["signal", "signal", "cancel", "region", "jump", "restart", "pause"])
     return draw(st.lists(st.tuples(kinds, st.integers(0, 8)), max_size=12))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120 + 5 * NETS)
 @_HERE
 @given(nodes=nets(("ok",)), disturbed=disturbances())
 def test_a_workflow_never_runs_on_with_nothing_left_to_do(
@@ -155,6 +161,8 @@ def test_a_workflow_never_runs_on_with_nothing_left_to_do(
 
     ran = engine.look(made)
     assert ran.workflow.status.is_complete, ran.statuses
+    assert ran.workflow.open_runs == 0
+    assert all(run.phase in (WAITING, ENDED) for run in ran.workflow.stage_runs), ran.statuses
     assert not engine.queue.has_pending_message_for_execution(made.id)
 
 
@@ -167,6 +175,12 @@ def _disturb(engine: Engine, made: Any, kind: str, place: int) -> None:
             engine.queue.push(CancelStage.of(one, user="tests"))
         case "region":
             engine.queue.push(CancelRegion(execution_id=made.id, region=f"r{place % 3}"))
+        case "restart":
+            engine.queue.push(RestartStage.of(one, user="tests"))
+        case "pause":
+            engine.store.pause(made.id, "tests")
+            engine.play()
+            engine.orchestrator.unpause(made)
         case "jump":
             for waiting in engine.look(made).workflow.stages:
                 if waiting.status.name == "SUSPENDED":

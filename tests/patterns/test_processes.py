@@ -84,8 +84,8 @@ class Workers:
 def shared(request: pytest.FixtureRequest, databases: Any) -> Iterator[tuple[Queue, Workers]]:
     """A database that processes share, and the processes."""
     with lend_or_skip(databases, request.param) as lent:
-        seed = random.SystemRandom().randrange(2**32)
-        print(f"kills by seed {seed}")
+        seed = int(os.environ.get("STABILIZE_SEED", random.SystemRandom().randrange(10**9)))
+        print(f"STABILIZE_SEED={seed}")
         workers = Workers(lent.url, seed)
         queue = Queue(lent.url, lock_duration=LEASE)
         yield queue, workers

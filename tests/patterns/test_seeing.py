@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stabilize import JoinType, SplitType
-from stabilize.models.triggers import Signal
+from stabilize.models.triggers import Signal, Timer
 from tests.patterns.catalog import PATTERNS, Pattern
 from tests.support.builders import Engine, fails, stage, workflow
 
@@ -80,6 +80,20 @@ flowchart LR
 """
     )
     assert '    s0 -> s1 [label="kind == \\"x\\""]' in made.to_dot()
+
+
+def test_what_a_stage_waits_for_beside_others_is_drawn(engine: Engine) -> None:
+    ran = engine.run(
+        stage("a", deferred_choice_group="g", trigger=Signal("paid")),
+        stage("b", deferred_choice_group="g", trigger=Timer("90m")),
+        stage("c", mutex_key="m", milestone_ref_id="a", milestone_status="SUCCEEDED"),
+    )
+
+    drawing = ran.workflow.to_mermaid()
+
+    assert 's0["a<br/>choice g, signal paid"]' in drawing
+    assert 's1["b<br/>choice g, after 1:30:00"]' in drawing
+    assert 's2["c<br/>mutex m, while a is SUCCEEDED"]' in drawing
 
 
 def test_a_run_is_drawn_with_its_statuses_and_how_often_each_stage_ran(engine: Engine) -> None:
