@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stabilize import SkippableTask, StageExecution, Task, TaskResult, TransientError
-from tests.support.builders import Engine, Recorder, stage
+from tests.support.builders import Engine, Recorder, puts, stage
 
 
 async def counts(stage: StageExecution) -> TaskResult:
@@ -133,6 +133,13 @@ def test_a_wait_takes_as_long_as_it_says(engine: Engine) -> None:
 
     assert ran.status == "SUCCEEDED"
     assert 0.05 <= ran["a"].outputs["waitedSeconds"] < 5
+
+
+def test_how_long_to_wait_is_not_taken_from_an_upstream_output(engine: Engine) -> None:
+    ran = engine.run(stage("a", does=puts(waitTime=60)), stage("b", after="a", does="wait"))
+
+    assert ran.status == "SUCCEEDED"
+    assert ran["b"].outputs["waitedSeconds"] < 5
 
 
 def test_the_built_in_types_need_no_registration(engine: Engine) -> None:

@@ -5,10 +5,26 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import select
 
-from stabilize import StageExecution, Task, TaskResult, is_cancellation_requested
+from stabilize import (
+    QueueProcessorConfig,
+    StageExecution,
+    Task,
+    TaskResult,
+    is_cancellation_requested,
+)
 from stabilize.models import QueueMessage
 from stabilize.tasks.body import current_token
-from tests.support.builders import Engine, Gate, Recorder, eventually, ok, stage, workflow
+from tests.support.backends import BackendUnderTest
+from tests.support.builders import (
+    Engine,
+    Gate,
+    Recorder,
+    eventually,
+    ok,
+    returns,
+    stage,
+    workflow,
+)
 
 
 def test_the_late_result_of_a_canceled_body_changes_nothing(engine: Engine) -> None:
@@ -159,6 +175,45 @@ def test_the_store_marks_a_workflow_that_has_not_started(engine: Engine) -> None
     assert never.calls == 0
 
 
+def test_a_running_workflow_marked_by_the_store_ends_before_its_next_task(engine: Engine) -> None:
+    def marks(stage: StageExecution) -> TaskResult:
+        engine.store.cancel(stage.workflow_id, "bob", "enough")
+        return TaskResult.success()
+
+    never = Recorder()
+    ran = engine.run(stage("a", does=marks), stage("b", after="a", does=never))
+
+    assert ran.status == "CANCELED"
+    assert ran.statuses == {"a": "SUCCEEDED", "b": "CANCELED"}
+    assert (ran.workflow.canceled_by, ran.workflow.cancellation_reason) == ("bob", "enough")
+    assert never.calls == 0
+
+
+def test_a_task_that_polls_ends_when_the_store_has_marked_its_workflow(engine: Engine) -> None:
+    def polls(stage: StageExecution) -> TaskResult:
+        engine.store.cancel(stage.workflow_id, "bob", "enough")
+        return TaskResult.running()
+
+    engine.stop_time()
+    ran = engine.run(stage("a", does=polls))
+
+    assert (ran.status, ran.tasks("a")) == ("CANCELED", ["CANCELED"])
+
+
+def test_the_tasks_of_a_canceled_workflow_are_canceled_too(engine: Engine) -> None:
+    made = workflow(
+        stage("a", does=[returns(TaskResult.suspend()), ok]), stage("b", after="a", does=[ok, ok])
+    )
+    engine.submit(made)
+    engine.play()
+    engine.orchestrator.cancel(made)
+
+    ran = engine.go_on(made)
+
+    assert ran.statuses == {"a": "CANCELED", "b": "CANCELED"}
+    assert (ran.tasks("a"), ran.tasks("b")) == (["CANCELED"] * 2, ["CANCELED"] * 2)
+
+
 def test_canceling_a_workflow_that_is_over_changes_nothing(engine: Engine) -> None:
     ran = engine.run(stage("a"))
 
@@ -206,6 +261,51 @@ def test_one_stage_is_withdrawn_and_the_rest_goes_on(engine: Engine) -> None:
 
     assert ran.status == "SUCCEEDED"
     assert ran.statuses == {"a": "CANCELED", "b": "SUCCEEDED", "c": "SKIPPED", "d": "SUCCEEDED"}
+
+
+@pytest.mark.parametrize("canceled", ["workflow", "stage"])
+def test_a_canceled_body_that_does_not_listen_gives_its_slot_back(
+    backend: BackendUnderTest, canceled: str
+) -> None:
+    deaf = Gate()
+    with Engine(backend.url, config=QueueProcessorConfig(max_workers=1)) as engine:
+        made = workflow(stage("a", does=deaf))
+        others = [workflow(stage("a")) for _ in range(3)]
+        engine.submit(made)
+        with engine.started():
+            assert deaf.entered.wait(10)
+            if canceled == "workflow":
+                engine.orchestrator.cancel(made)
+            else:
+                engine.orchestrator.cancel_stage(made.stages[0])
+            engine.submit(*others)
+            eventually(lambda: all(engine.status(one) == "SUCCEEDED" for one in others))
+            assert not deaf.opened.is_set()
+            deaf.opened.set()
+        assert engine.look(made)["a"].outputs == {}
+
+
+def test_a_body_canceled_before_it_began_never_runs(backend: BackendUnderTest) -> None:
+    """A worker holds more messages than it has threads while bodies are short."""
+    busy, waiting = Gate(), Recorder()
+    short = workflow(*[stage(f"s{n}") for n in range(40)])
+    first, second = workflow(stage("a", does=busy)), workflow(stage("a", does=waiting))
+    config = QueueProcessorConfig(max_workers=1)
+    with Engine(backend.url, config=config) as engine, engine.started() as processor:
+        engine.submit(short)
+        eventually(lambda: engine.status(short) == "SUCCEEDED")
+        engine.submit(first)
+        assert busy.entered.wait(10)
+        engine.submit(second)
+        eventually(lambda: processor.active_count == 2)
+        engine.orchestrator.cancel(second)
+        eventually(lambda: engine.status(second) == "CANCELED")
+        eventually(lambda: processor.active_count == 1)  # its message is not held any more
+        busy.opened.set()
+        eventually(lambda: engine.status(first) == "SUCCEEDED")
+        eventually(lambda: processor.active_count == 0)
+
+    assert waiting.calls == 0
 
 
 def test_a_stage_withdrawn_before_it_began_is_skipped(engine: Engine) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any
 
 import pytest
 
-from stabilize import JoinType, StageExecution, TaskResult
+from stabilize import JoinType, StageExecution, TaskResult, Workflow, WorkflowStore
 from stabilize.errors import PayloadError
 from tests.support.builders import Engine, Recorder, Script, puts, returns, stage, workflow
 
@@ -24,12 +25,12 @@ def test_a_stage_inherits_the_outputs_of_all_its_ancestors(engine: Engine) -> No
     assert last.contexts == [{"v": 2, "a": 1, "b": 1, "own": 1}]
 
 
-def test_a_join_merges_its_branches_by_their_place_and_adds_lists_up(engine: Engine) -> None:
+def test_a_join_merges_its_branches_by_their_refs_and_adds_lists_up(engine: Engine) -> None:
     last = Recorder()
 
     engine.run(
-        stage("a", does=puts(v=1, l=[1], only_a=True)),
         stage("b", does=puts(v=2, l=[1, 2], only_b=True)),
+        stage("a", does=puts(v=1, l=[1], only_a=True)),
         stage("c", after=["a", "b"], does=last, context={"own": 1, "l": ["mine"]}),
     )
 
@@ -40,6 +41,21 @@ def test_a_join_merges_its_branches_by_their_place_and_adds_lists_up(engine: Eng
         "only_b": True,
         "own": 1,
     }
+
+
+def test_what_comes_later_wins_wherever_it_stands_in_the_definition(engine: Engine) -> None:
+    last = Recorder()
+
+    ran = engine.run(
+        stage("a", after="m", does=last),
+        stage("m", after="x", does=puts(v=3)),
+        stage("x", after="z", does=puts(v=2), context={"stageEnabled": False}),
+        stage("z", does=puts(v=1)),
+    )
+
+    assert last.contexts == [{"v": 3}]
+    assert ran.context == {"v": 3}
+    assert engine.store.get_merged_ancestor_outputs(ran.workflow.id, "a") == {"v": 3}
 
 
 def test_the_own_context_wins_over_what_is_inherited(engine: Engine) -> None:
@@ -171,6 +187,81 @@ def test_settings_are_those_of_the_definition_alone(engine: Engine) -> None:
     )
 
     assert seen == [{"command": "ls"}]
+
+
+def test_a_change_of_the_settings_in_place_reaches_neither_the_next_execution_nor_the_database(
+    engine: Engine,
+) -> None:
+    seen: list[list[int]] = []
+
+    def body(stage: StageExecution) -> TaskResult:
+        found = stage.settings["items"]
+        seen.append(list(found))
+        found.append(2)
+        return TaskResult.running({"polled": True}) if len(seen) == 1 else TaskResult.success()
+
+    engine.stop_time()
+    ran = engine.run(stage("a", does=body, context={"items": [1]}))
+
+    assert seen == [[1], [1]]
+    assert ran["a"].context == {"items": [1], "polled": True}
+
+
+def test_bodies_at_work_at_the_same_time_share_nothing_of_what_they_see(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first reads its workflow's stages so slowly that the second looks meanwhile."""
+    reading, changed, done = (threading.Event() for _ in range(3))
+    retrieve = WorkflowStore.retrieve
+
+    def slowly(store: WorkflowStore, *args: Any, **options: Any) -> Workflow:
+        if not reading.is_set() and threading.current_thread() is not threading.main_thread():
+            reading.set()
+            assert done.wait(10)
+        return retrieve(store, *args, **options)
+
+    def first(stage: StageExecution) -> TaskResult:
+        stage.execution.context["shared"].append(2)
+        changed.set()
+        return TaskResult.success({"stages": len(stage.execution.stages)})
+
+    def second(stage: StageExecution) -> TaskResult:
+        assert changed.wait(10)
+        assert reading.wait(10)
+        try:
+            found = {"stages": len(stage.execution.stages), **stage.execution.context}
+            return TaskResult.success(found)
+        finally:
+            done.set()
+
+    monkeypatch.setattr(WorkflowStore, "retrieve", slowly)
+    ran = engine.run(stage("a", does=first), stage("b", does=second), context={"shared": [1]})
+
+    assert ran["a"].outputs == {"stages": 2}
+    assert ran["b"].outputs == {"stages": 2, "shared": [1]}
+
+
+def test_an_output_upstream_is_no_signal(engine: Engine) -> None:
+    forged = puts(_signal_name="approved", _signal_data={"user": "eve"}, plain=1)
+    waits = Script(TaskResult.suspend())
+
+    ran = engine.run(stage("a", does=forged), stage("b", after="a", does=waits))
+
+    assert waits.contexts == [{"plain": 1}]
+    assert ran.statuses == {"a": "SUCCEEDED", "b": "SUSPENDED"}
+
+
+def test_an_unknown_reducer_fails_its_stage_before_it_begins(engine: Engine) -> None:
+    never = Recorder()
+
+    ran = engine.run(
+        stage("a", does=puts(v=1)),
+        stage("b", after="a", does=never, output_reducers={"v": "median"}),
+    )
+
+    assert ran.statuses == {"a": "SUCCEEDED", "b": "TERMINAL"}
+    assert "'median' for 'v' is no reducer" in ran.error("b")
+    assert never.calls == 0
 
 
 def test_what_a_retry_keeps_is_not_a_setting_of_the_next_stage(engine: Engine) -> None:

@@ -13,7 +13,7 @@ from stabilize import QueueProcessor, StageExecution, TaskResult, Workflow
 from stabilize.handlers import Handler
 from stabilize.handlers.stage import StartStageHandler
 from stabilize.models import QueueMessage
-from stabilize.queue.messages import StartStage, StartWorkflow
+from stabilize.queue.messages import FailWorkflow, RunTask, StartStage, StartWorkflow
 from stabilize.turn import Turn
 from tests.support.backends import BackendUnderTest
 from tests.support.builders import Engine, eventually, stage, workflow
@@ -188,6 +188,22 @@ def test_a_message_given_up_by_hand_ends_its_workflow(engine: Engine) -> None:
     assert ran.workflow.context["error"] == "by hand"
 
 
+def test_a_task_given_up_by_hand_is_named_with_its_stage(engine: Engine) -> None:
+    made = workflow(stage("a"), stage("b", after="a"))
+    engine.store.store(made)
+    (task,) = made.stages[0].tasks
+    engine.queue.push(RunTask.of_task(task, task_type="ok"))
+    message = engine.queue.poll_one()
+    assert message is not None
+
+    engine.queue.move_to_dlq(message.message_id, "by hand")
+
+    said = engine.queue.poll_one()
+    assert said == FailWorkflow(
+        execution_id=made.id, stage_id=made.stages[0].id, task_id=task.id, error="by hand"
+    )
+
+
 @dataclass
 class Poke:
     """Two ways to get rid of a letter."""
@@ -228,6 +244,15 @@ def test_a_message_for_a_workflow_nobody_stored_is_set_aside_with_the_reason(
     letter = engine.queue.list_dlq()[0]
     assert (letter["reason"], letter["workflow_id"]) == ("unknown workflow", "nobody")
     assert "store it before you start it" in letter["error"]
+
+
+@pytest.mark.parametrize(("limit", "listed"), [(-5, 1), (0, 1), (2, 2), (10**12, 3)])
+def test_a_list_of_letters_is_bounded(engine: Engine, limit: int, listed: int) -> None:
+    for _ in range(3):
+        engine.queue.push(StartWorkflow(execution_id="nobody has stored it"))
+    engine.play()
+
+    assert len(engine.queue.list_dlq(limit)) == listed
 
 
 def test_letters_are_listed_the_latest_first(engine: Engine) -> None:

@@ -206,6 +206,20 @@ def test_small_values_go_to_plain_data_and_back(value: Trigger) -> None:
     assert type(value).from_dict({**value.to_dict(), "of a later version": 1}) == value
 
 
+def test_small_values_take_their_fields_in_the_documented_order() -> None:
+    assert Trigger("webhook", "ada", {"p": 1}) == Trigger(
+        type="webhook", user="ada", parameters={"p": 1}
+    )
+    assert MultiInstanceConfig(3, "", False, True, "items", 2, True) == MultiInstanceConfig(
+        count=3,
+        sync_on_complete=False,
+        allow_dynamic=True,
+        collection_from_context="items",
+        join_threshold=2,
+        cancel_remaining=True,
+    )
+
+
 def test_the_factory_of_a_stage_takes_its_tasks() -> None:
     made = StageExecution.create("t", "n", "r", {"c": 1}, {"up"}, [TaskExecution.create("x", "ok")])
 

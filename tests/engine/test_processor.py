@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 
@@ -288,6 +289,41 @@ def test_time_limits_hold_in_other_processes_too(engine: Engine) -> None:
     assert (ran.status, other.status) == ("TERMINAL", "TERMINAL")
     assert "exceeded its timeout of 0.2 s" in ran.error("a")
     assert "exceeded its timeout of 0.2 s" in other.error("a")
+
+
+def test_a_task_that_kills_its_process_is_buried_and_takes_no_other_with_it(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """Whoever is at work beside it dies as well, and runs once more."""
+    from tests.support.bodies import Dies, Outlives
+
+    engine.registry.register("dies", Dies)
+    engine.registry.register("outlives", Outlives)
+    bad = workflow(stage("bad", does="dies", context={"folder": str(tmp_path)}))
+    good = workflow(stage("good", does="outlives", context={"folder": str(tmp_path)}))
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        list(pool.map(time.sleep, [0.2, 0.2]))  # a pool that still grows may overlook a death
+        engine.executor = pool
+        engine.submit(bad, good)
+        engine.play(60)
+
+    assert [engine.status(good), engine.status(bad)] == ["SUCCEEDED", "TERMINAL"]
+    assert "took 3 workers with it" in engine.look(bad).error("bad")
+    assert [letter["reason"] for letter in engine.queue.list_dlq()] == ["deaths"]
+    begun = sorted(path.name.split(".")[0] for path in tmp_path.iterdir())
+    assert begun == ["bad", "bad", "bad", "good", "good"]
+
+
+def test_a_task_of_another_process_that_cannot_tell_its_limit_fails_alone(engine: Engine) -> None:
+    from tests.support.bodies import Unsure
+
+    engine.registry.register("unsure", Unsure)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        engine.executor = pool
+        ran = engine.run(stage("a", does="unsure"))
+
+    assert ran.status == "TERMINAL"
+    assert "nobody knows" in ran.error("a")
 
 
 def test_a_handler_is_replaced_and_a_second_one_refused(engine: Engine) -> None:

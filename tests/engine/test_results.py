@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from stabilize import PermanentError, StageExecution, TaskResult, TransientError, WorkflowStatus
+from stabilize import (
+    PermanentError,
+    StageExecution,
+    TaskResult,
+    TransientError,
+    Workflow,
+    WorkflowStatus,
+)
 from tests.support.builders import Engine, Gate, Script, fails, ok, puts, raises, returns, stage
 
 ONE_TASK = [
@@ -213,8 +220,16 @@ def test_a_stage_without_tasks_succeeds(engine: Engine) -> None:
     assert ran.statuses == {"a": "SUCCEEDED", "b": "SUCCEEDED"}
 
 
-def test_a_workflow_without_stages_is_terminal(engine: Engine) -> None:
-    assert engine.run().status == "TERMINAL"
+def test_a_workflow_without_a_first_stage_is_terminal_and_says_why(engine: Engine) -> None:
+    stages = [stage("a", after="b"), stage("b", after="a")]
+    circle = Workflow.create_orchestration("tests", "unchecked", stages)
+    engine.submit(circle)
+
+    ran = [engine.run(), engine.go_on(circle)]
+
+    assert [one.status for one in ran] == ["TERMINAL", "TERMINAL"]
+    assert ran[0].workflow.context["error"] == "the workflow has no stages"
+    assert "each requires another" in ran[1].workflow.context["error"]
 
 
 def test_independent_stages_end_one_workflow(engine: Engine) -> None:

@@ -134,6 +134,17 @@ def test_a_retryable_task_is_polled_after_its_own_backoff(engine: Engine) -> Non
     assert clock.now_ms() - before == pytest.approx(80_000, abs=50)
 
 
+def test_a_retryable_task_is_tried_again_after_its_own_backoff(engine: Engine) -> None:
+    clock = engine.stop_time()
+    before = clock.now_ms()
+    results = Script(
+        ConnectionError("gone"), TransientError("busy", retry_after=5), TaskResult.success()
+    )
+
+    assert engine.run(stage("a", does=Polls(results))).status == "SUCCEEDED"
+    assert clock.now_ms() - before == pytest.approx(45_000, abs=50)
+
+
 def test_a_retryable_task_ends_when_its_total_time_is_over(engine: Engine) -> None:
     engine.stop_time()
     results = Script(TaskResult.running())

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Engine as SqlEngine
 from sqlalchemy import event
 
+from stabilize import QueueProcessorConfig
 from tests.support.backends import BackendUnderTest
 from tests.support.builders import Engine, sequence, stage, workflow
 
@@ -55,7 +56,7 @@ def own(backend: BackendUnderTest) -> SqlEngine:
 @pytest.fixture
 def engine(own: SqlEngine) -> Iterator[Engine]:
     """The library on that engine."""
-    with Engine(own) as engine:
+    with Engine(own, config=QueueProcessorConfig(poll_frequency_ms=60_000)) as engine:
         yield engine
 
 

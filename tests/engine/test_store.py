@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from sqlalchemy import StaticPool, create_engine
 
@@ -24,7 +26,9 @@ from stabilize import (
     WorkflowStatus,
     WorkflowStore,
 )
+from stabilize.dag.validation import InvalidStageGraphError
 from stabilize.models import MultiInstanceConfig
+from stabilize.queue.messages import StartWorkflow
 from tests.support.backends import BackendUnderTest, Databases
 from tests.support.builders import Engine, Script, fails, ok, puts, sequence, stage, workflow
 
@@ -92,9 +96,41 @@ def test_an_unknown_id_is_told_by_name(engine: Engine) -> None:
     assert not engine.store.exists("nobody")
 
 
-def test_an_id_longer_than_the_column_is_refused(engine: Engine) -> None:
-    with pytest.raises(ValueError, match="64 characters"):
-        engine.store.store(workflow(stage("a"), id="x" * 65))
+@pytest.mark.parametrize(
+    ("made", "fault"),
+    [
+        (workflow(id="x" * 65), "id has 65 characters, the limit is 64"),
+        (workflow(pipeline_config_id="x" * 256), "pipeline_config_id has 256 characters"),
+        (workflow(stage("a" * 256)), "ref_id has 256 characters, the limit is 255"),
+        (workflow(stage("a", does="x" * 256)), "task 'x*': name has 256 characters"),
+    ],
+)
+def test_a_text_longer_than_its_column_is_refused_by_name(
+    engine: Engine, made: Workflow, fault: str
+) -> None:
+    with pytest.raises(ValueError, match=fault):
+        engine.store.store(made)
+
+
+@pytest.mark.parametrize(
+    ("refs", "fault"),
+    [
+        ({"a": {"b"}}, "unknown_ref: stage 'a' requires 'b'"),
+        ({"a": set(), "A": {"a", "c"}}, "unknown_ref: stage 'A' requires 'c'"),
+    ],
+)
+def test_a_graph_nobody_checked_is_refused_when_it_is_stored(
+    engine: Engine, refs: dict[str, set[str]], fault: str
+) -> None:
+    stages = [StageExecution(ref_id=r, requisite_stage_ref_ids=s) for r, s in refs.items()]
+    with pytest.raises(InvalidStageGraphError, match=fault):
+        engine.store.store(Workflow.create_orchestration("tests", "unchecked", stages))
+
+
+def test_two_stages_of_one_ref_are_refused_when_they_are_stored(engine: Engine) -> None:
+    stages = [StageExecution(ref_id="a"), StageExecution(ref_id="a")]
+    with pytest.raises(InvalidStageGraphError, match="duplicate_ref: 'a'"):
+        engine.store.store(Workflow.create_orchestration("tests", "unchecked", stages))
 
 
 def _order(quantity: int = 1) -> Workflow:
@@ -353,11 +389,31 @@ def test_store_and_queue_on_different_databases_are_refused(
             pass
 
 
+@pytest.mark.parametrize("text", ["app.db", "", "user:secret@host"])
+def test_what_is_no_url_is_told_with_the_remedy_and_without_a_password(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"sqlite:///file\.db") as caught:
+        WorkflowStore(text)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_driver_that_is_not_installed_is_told_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "pymysql", None)
+    with pytest.raises(ConfigurationError, match=r"'pymysql'.*stabilize\[all\]") as caught:
+        WorkflowStore("mysql://user:secret@nowhere.invalid/name")
+    assert "secret" not in str(caught.value)
+
+
 def test_a_database_without_tables_is_told_with_the_remedy(empty_backend: BackendUnderTest) -> None:
     store = WorkflowStore(empty_backend.url)
 
     with pytest.raises(SchemaError, match="create_tables=True"):
         store.store(workflow(stage("a")))
+    with pytest.raises(SchemaError):
+        store.retrieve("unknown")
+    with pytest.raises(SchemaError):
+        Queue(empty_backend.url).push(StartWorkflow(execution_id="unknown"))
     with pytest.raises(SchemaError):
         QueueProcessor(Queue(empty_backend.url)).process_all(1)
 

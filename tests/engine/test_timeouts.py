@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from stabilize import QueueProcessorConfig, RetryableTask, StageExecution, Task, TaskResult
+from stabilize.executor import BodyThreads
 from tests.support.backends import BackendUnderTest
 from tests.support.builders import Engine, Gate, Recorder, eventually, ok, stage, workflow
 
@@ -52,6 +53,42 @@ def test_a_hung_body_gives_its_slot_back(backend: BackendUnderTest, hang: Gate) 
             eventually(lambda: all(engine.status(one) == "SUCCEEDED" for one in others))
             eventually(lambda: engine.status(hung) == "TERMINAL")
         assert not hang.opened.is_set()
+
+
+def test_a_hung_hook_gives_its_slot_back(backend: BackendUnderTest, hang: Gate) -> None:
+    class Untidy(Task):
+        def execute(self, stage: StageExecution) -> TaskResult:
+            return TaskResult.success()
+
+        def on_cleanup(self, stage: StageExecution) -> None:
+            hang(stage)
+
+    config = QueueProcessorConfig(max_workers=1, task_timeout=0.06)
+    with Engine(backend.url, config=config) as engine:
+        made, after = workflow(stage("a", does=Untidy)), workflow(stage("a"))
+        engine.submit(made)
+        with engine.started():
+            assert hang.entered.wait(10)
+            engine.submit(after)
+            eventually(lambda: engine.status(after) == "SUCCEEDED")
+        assert not hang.opened.is_set()
+        assert engine.status(made) == "SUCCEEDED"
+
+
+def test_a_process_carries_so_many_hung_bodies_and_no_more() -> None:
+    """Then they keep their slots: threads are not without end."""
+    threads, hang = BodyThreads(1, carries=2), Gate()
+    ran: list[int] = []
+    try:
+        for began in (1, 2, 3):
+            threads.call(lambda: hang(stage("a")))
+            eventually(lambda: hang.calls == began)  # noqa: B023
+            threads.abandon()
+        threads.call(lambda: ran.append(1))
+        assert (hang.calls, threads.stuck, ran) == (3, 1, [])
+    finally:
+        hang.opened.set()
+    eventually(lambda: ran == [1])
 
 
 def test_the_result_of_a_body_written_off_changes_nothing(engine: Engine) -> None:

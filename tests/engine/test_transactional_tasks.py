@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, String, Table, func, insert, select
+from sqlalchemy import (
+    Column,
+    FromClause,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    func,
+    insert,
+    literal,
+    select,
+)
 from sqlalchemy import Engine as SqlEngine
 from sqlalchemy.orm import Session
 
 from stabilize import StageExecution, TaskResult, TransactionalTask, TransientError
 from tests.support.backends import BackendUnderTest
-from tests.support.builders import Engine, Recorder, Script, stage
+from tests.support.builders import (
+    Engine,
+    Gate,
+    Recorder,
+    Script,
+    eventually,
+    stage,
+    workflow,
+)
 
 _tables = MetaData()
 PAYMENTS = Table(
@@ -150,3 +170,48 @@ def test_a_transactional_task_may_suspend_and_poll(engine: Engine, payments: Sql
     assert ran.status == "SUCCEEDED"
     assert task.script.contexts[1]["polled"] is True
     assert _paid(payments) == 2
+
+
+@pytest.mark.parametrize("way", ["python", "statement"])
+def test_a_transactional_task_that_takes_too_long_fails_and_writes_nothing(
+    engine: Engine, payments: SqlEngine, way: str
+) -> None:
+    """It holds up nobody: neither those after it nor, on SQLite, every writer of the file."""
+    hang, ended = Gate(), threading.Event()
+
+    class Hangs(TransactionalTask):
+        def execute(self, stage: StageExecution, session: Session) -> TaskResult:
+            session.execute(insert(PAYMENTS).values(id=1000, amount=1))
+            try:
+                return hang(stage) if way == "python" else self.count(session)
+            finally:
+                ended.set()
+
+        def count(self, session: Session) -> TaskResult:
+            hang.entered.set()
+            numbers = select(literal(1).label("n")).cte("numbers", recursive=True)
+            numbers = numbers.union_all(select(numbers.c.n + 1).where(numbers.c.n < 1000))
+            many: FromClause = numbers
+            for _ in range(3):
+                other = numbers.alias()
+                many = many.join(other, other.c.n > -numbers.c.n)
+            session.execute(select(func.count()).select_from(many)).all()
+            return TaskResult.success()
+
+    made = workflow(stage("a", does=Hangs, context={"stageTimeoutMs": 300}))
+    after = workflow(stage("a", does=Charge(TaskResult.success()), context={"amount": 5}))
+    engine.submit(made)
+    with engine.started() as processor:
+        assert hang.entered.wait(10)
+        engine.submit(after)
+        eventually(lambda: engine.status(made) == "TERMINAL")
+        eventually(lambda: engine.status(after) == "SUCCEEDED")
+        with payments.begin() as connection:  # what it had locked is free
+            connection.execute(insert(PAYMENTS).values(id=1000, amount=2))
+        hang.opened.set()
+        assert ended.wait(20)
+        eventually(lambda: processor.active_count == 0)
+
+    assert "exceeded its timeout of 0.3 s" in engine.look(made).error("a")
+    with payments.connect() as connection:
+        assert sorted(connection.scalars(select(PAYMENTS.c.amount))) == [2, 5]

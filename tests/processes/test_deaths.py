@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 from sqlalchemy import func, select, update
@@ -23,6 +24,7 @@ from stabilize import (
     WorkflowStatus,
 )
 from stabilize.models import QueueMessage
+from stabilize.tasks.body import current_token
 from tests.processes.fleet import Fleet, eventually
 from tests.support.backends import BackendUnderTest
 
@@ -217,3 +219,42 @@ def test_a_body_held_by_this_process_is_not_taken_again_when_its_lease_ran_out(
 
     assert runs == [1]
     assert orchestrator.get_execution(workflow.id).status is WorkflowStatus.SUCCEEDED
+
+
+def test_a_worker_that_was_only_cut_off_takes_back_the_death_that_was_counted(
+    backend: BackendUnderTest,
+) -> None:
+    """The database was away for longer than a lease; then another worker was the first to look."""
+    queue = Queue(backend.url, lock_duration=timedelta(seconds=0.6))
+    workflow = one_stage("body")
+    Orchestrator(queue).start(workflow)
+    began, told = threading.Event(), threading.Event()
+
+    def body(stage: StageExecution) -> TaskResult:
+        token = current_token()
+        assert token is not None
+        began.set()
+        if token.wait(10):
+            told.set()
+        return TaskResult.success()
+
+    registry = TaskRegistry()
+    registry.register("body", body)
+    with QueueProcessor(queue, task_registry=registry):
+        assert began.wait(10)
+        with queue.database.writing() as connection:
+            connection.execute(
+                update(QueueMessage).values(
+                    holder="another",
+                    attempts=QueueMessage.attempts + 1,
+                    deaths=QueueMessage.deaths + 1,
+                    visible_at=QueueMessage.visible_at + 60_000,
+                )
+            )
+
+        def deaths() -> int:
+            with queue.database.reading() as session:
+                return session.scalars(select(QueueMessage.deaths)).one()
+
+        eventually(lambda: deaths() == 0, 10, "the death is taken back")
+        assert told.wait(10)

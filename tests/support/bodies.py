@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from datetime import timedelta
+from pathlib import Path
 
 from stabilize import RetryableTask, StageExecution, Task, TaskResult
 
@@ -37,3 +39,40 @@ class SleepsInVain(Sleeps):
 
     def on_timeout(self, stage: StageExecution) -> TaskResult | None:
         return None
+
+
+def _begin(stage: StageExecution) -> Path:
+    """Leave a mark that a body of this stage has begun; the folder of the marks."""
+    folder = Path(stage.settings["folder"])
+    (folder / f"{stage.ref_id}.{time.monotonic_ns()}").touch()
+    return folder
+
+
+def _wait_for(folder: Path, marks: str) -> None:
+    while not list(folder.glob(marks)):
+        time.sleep(0.005)
+
+
+class Dies(Task):
+    """Takes its process with it, once `good` has begun."""
+
+    def execute(self, stage: StageExecution) -> TaskResult:
+        _wait_for(_begin(stage), "good.*")
+        os._exit(1)
+
+
+class Outlives(Task):
+    """Waits for its death the first time."""
+
+    def execute(self, stage: StageExecution) -> TaskResult:
+        marks = list(_begin(stage).glob("good.*"))
+        if len(marks) == 1:
+            threading.Event().wait(30)
+        return TaskResult.success()
+
+
+class Unsure(Sleeps):
+    """Fails when it is asked how long it may take."""
+
+    def get_timeout(self) -> timedelta:
+        raise LookupError("nobody knows")

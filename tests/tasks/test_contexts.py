@@ -107,3 +107,25 @@ def test_reading_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
         context.get("b")
 
     assert caplog.records == []
+
+
+def test_what_others_inherit_as_well_cannot_be_changed_through_a_context() -> None:
+    shared = {"a": {"deep": [1]}, "l": [{"x": 1}], "s": "text"}
+
+    def context(**own: Any) -> InheritingContext:
+        return InheritingContext(own, lambda: shared, "s", shared=True)
+
+    context()["a"]["deep"].append(2)
+    context().get("a")["deep"].append(2)
+    context(l=[{"y": 2}])["l"][0]["x"] = 2
+    for value in context().values():
+        if isinstance(value, dict):
+            value.clear()
+    dict(context())["a"]["deep"].append(2)
+    context().pop("a")["deep"].append(2)
+    context().setdefault("a", None)["deep"].append(2)
+
+    assert shared == {"a": {"deep": [1]}, "l": [{"x": 1}], "s": "text"}
+    kept = context()
+    kept["a"]["deep"].append(2)
+    assert kept["a"] == {"deep": [1, 2]}

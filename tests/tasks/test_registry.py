@@ -39,6 +39,27 @@ def test_a_class_is_found_under_all_its_names() -> None:
     assert registry.get("mine") is not registry.get("mine")
 
 
+def test_aliases_may_be_a_property() -> None:
+    class Named(Mine):
+        @property
+        def aliases(self) -> list[str]:  # type: ignore[override]
+            return ["named"]
+
+    registry = TaskRegistry()
+    registry.register("mine", Named)
+
+    assert isinstance(registry.get("named"), Named)
+
+
+def test_a_name_of_its_own_goes_before_an_alias() -> None:
+    registry = TaskRegistry()
+    registry.register("first", Mine)
+    registry.register("my", does)
+
+    assert isinstance(registry.get("my"), CallableTask)
+    assert isinstance(registry.get("own"), Mine)
+
+
 def test_an_instance_is_used_again_and_a_function_wrapped() -> None:
     registry, one = TaskRegistry(), Mine()
     registry.register("one", one)
@@ -75,10 +96,17 @@ def test_a_name_taken_twice_is_warned_of_or_refused(caplog: pytest.LogCaptureFix
         registry.register("mine", Mine, strict=True)
 
 
-@pytest.mark.parametrize("thing", [3, "text", object()])
+@pytest.mark.parametrize("thing", [3, "text", object(), dict])
 def test_what_cannot_be_a_task_is_refused(thing: object) -> None:
     with pytest.raises(ConfigurationError, match="cannot be the task 'x'"):
         TaskRegistry().register("x", thing)  # type: ignore[arg-type]
+
+
+def test_a_name_that_is_registered_wins_over_an_alias() -> None:
+    registry, own = TaskRegistry(), Mine()
+    registry.register("noop", own)
+
+    assert registry.get("noop") is own
 
 
 def test_the_decorator_registers() -> None:
