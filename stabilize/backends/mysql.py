@@ -69,9 +69,10 @@ class MySQLBackend(Backend):
             other.exec_driver_sql(f"KILL {int(connection.thread_id())}")
 
     def now(self) -> ColumnElement[int]:
-        return func.floor(
-            func.unix_timestamp(func.now(literal_column("3"))) * 1000, type_=BigInteger
-        )
+        # not unix_timestamp(now()): an hour of local time comes twice a year
+        epoch, unit = literal_column("'1970-01-01'"), literal_column("microsecond")
+        micros = func.timestampdiff(unit, epoch, func.utc_timestamp(literal_column("3")))
+        return func.floor(micros / 1000, type_=BigInteger)
 
     def frontier(self, connection: Connection, known: int = 0) -> int:
         """Get the fence to ourselves for a moment: whoever holds a number has ended by then.

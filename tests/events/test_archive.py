@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import text
@@ -209,6 +209,7 @@ def test_time_travel_reaches_into_the_archive(engine: Engine, events: SqlEventSt
     engine.play()
     EventArchive(events).archive_workflows(utc_now() + FUTURE)
 
-    now = datetime.now(UTC)
-    assert EventReplayer(events).time_travel_query(made.id, now)["status"] == "SUCCEEDED"
-    assert EventReplayer(events).time_travel_query(made.id, now - FUTURE)["status"] is None
+    began, *_, ended = [e.timestamp for e in events.get_events_for_workflow(made.id)]
+    replayer = EventReplayer(events)
+    assert replayer.time_travel_query(made.id, ended)["status"] == "SUCCEEDED"
+    assert replayer.time_travel_query(made.id, began - FUTURE)["status"] is None
