@@ -70,7 +70,8 @@ class MySQLBackend(Backend):
 
     def now(self) -> ColumnElement[int]:
         # not unix_timestamp(now()): an hour of local time comes twice a year
-        epoch, unit = literal_column("'1970-01-01'"), literal_column("microsecond")
+        epoch: ColumnElement[str] = literal_column("'1970-01-01'")
+        unit: ColumnElement[str] = literal_column("microsecond")
         micros = func.timestampdiff(unit, epoch, func.utc_timestamp(literal_column("3")))
         return func.floor(micros / 1000, type_=BigInteger)
 
