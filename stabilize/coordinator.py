@@ -7,13 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
 
 from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import DBAPIError
 
 from stabilize.backends import rolled_back_on_error
 from stabilize.backends.base import pause_within
+from stabilize.database_clock import DatabaseClock
 from stabilize.desk import Desk, Submission
 from stabilize.errors import ConcurrencyError
 from stabilize.events.recorder import get_event_recorder
@@ -27,10 +27,6 @@ from stabilize.turn import Turn
 from stabilize.work import Finished, HandlerLookup, Taken, Worker, Written
 
 logger = logging.getLogger(__name__)
-
-_OFFSET_SECONDS = 1.0
-_QUICK_SECONDS = 0.005
-_READINGS = 3
 
 
 class Coordinator:
@@ -56,10 +52,8 @@ class Coordinator:
         self.closing = False
         """Nothing new is taken any more: only what has finished is recorded."""
         self.turns = 0
+        self._clock = DatabaseClock(self.database)
         self._connection: Connection | None = None
-        self._offset = 0.0
-        self._latest = 0
-        self._offset_at = float("-inf")
         self._one_by_one = 0
         self._alone = False
         self.trouble = 0
@@ -71,33 +65,11 @@ class Coordinator:
         self.next_at: int | None = None
         """When the next message is due, in ms, as of the last look; None when there was none."""
 
-    # --- time -------------------------------------------------------------------------------
-
     def now(self) -> int:
-        """The database's clock in ms, read once a second and carried on in between."""
-        if self.database.clock is not None:
-            return self.database.clock.now_ms()
-        if time.monotonic() - self._offset_at > _OFFSET_SECONDS:
-            self._offset = self._ask_the_time()
-            self._offset_at = time.monotonic()
-        self._latest = max(self._latest, int(time.monotonic() * 1000 + self._offset))
-        return self._latest  # a new reading may be a little behind the last one: time never is
+        """The database's clock, in ms since the epoch."""
+        return (self.database.clock or self._clock).now_ms()
 
-    def _ask_the_time(self) -> float:
-        """How far the database's clock is ahead of the monotonic one, in ms.
-
-        The quickest answer errs least (Cristian, 1989): another one only where it took long.
-        """
-        readings: list[tuple[float, float]] = []
-        with self.database.reading() as session:
-            session.connection()  # before the clock starts: connecting may take long
-            while len(readings) < _READINGS and min(readings, default=(1.0,))[0] > _QUICK_SECONDS:
-                before = time.monotonic()
-                theirs = int(session.execute(select(self.database.now())).scalar_one())
-                after = time.monotonic()
-                # theirs is cut to whole ms: never be behind, or what is due now waits for a poll
-                readings.append((after - before, theirs + 1.5 - (before + after) / 2 * 1000))
-        return min(readings)[1]
+    # --- waiting ----------------------------------------------------------------------------
 
     def wake(self) -> None:
         """Something may have become due in the database."""
@@ -320,24 +292,16 @@ class Coordinator:
         return max(0, self.flights.free)
 
     def _play_root(self, turn: Turn, root: Taken) -> None:
-        if root.outcome is None and self._is_suspect(root):
-            deaths = self._deaths(root)
-            if deaths >= self.queue.max_deaths:
-                turn.give_up(
-                    root,
-                    "deaths",
-                    f"{root.row.type} took {deaths} workers with it: {_what(root.row)}",
-                    self.handler_of,
-                )
-                return
-            if len(self.flights) or turn.written.dispatched or turn.slots <= 0:
-                self._alone = True
-                return
+        if root.outcome is not None or not self._is_suspect(root):
+            turn.play(root, self.handler_of)
+        elif self._deaths(root) >= self.queue.max_deaths:
+            turn.give_up(root, self._deaths(root), self.handler_of)
+        elif len(self.flights) or turn.written.dispatched or turn.slots <= 0:
+            self._alone = True
+        else:
             turn.play(root, self.handler_of)
             turn.slots = 0
             self._alone = True
-            return
-        turn.play(root, self.handler_of)
 
     def after_commit(self, turn: Turn, written: Written) -> None:
         """What a committed turn leaves to be done outside of it."""
@@ -406,9 +370,3 @@ class Coordinator:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-
-
-def _what(row: Any) -> str:
-    return (
-        f"task {row.task_id} of type {row.task_type!r}" if row.task_id else f"stage {row.stage_id}"
-    )

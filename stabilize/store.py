@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, inspect, select, update
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError
 
+from stabilize.amending import amending
 from stabilize.clock import now_ms
 from stabilize.database import Database, Joinable
 from stabilize.errors import (
@@ -18,6 +19,7 @@ from stabilize.errors import (
     ConfigurationError,
     ConflictError,
 )
+from stabilize.events.base import EventType
 from stabilize.models import (
     PausedDetails,
     StageExecution,
@@ -115,53 +117,55 @@ class WorkflowStore(WorkflowReads):
         Raises `ConcurrencyError` when the row is not of the version that was read, or not in the
         status named `expected_phase`.
         """
-        where = [StageExecution.id == stage.id, StageExecution.version == stage.version]
-        if expected_phase is not None:
-            where.append(StageExecution.status == WorkflowStatus[expected_phase])
-        values = {
-            "status": stage.status,
-            "context": plain(stage.context, f"stage {stage.ref_id!r}: context"),
-            "outputs": plain(stage.outputs, f"stage {stage.ref_id!r}: outputs"),
-            "start_time": stage.start_time,
-            "end_time": stage.end_time,
-            "definition": stage.definition,
-            "name": stage.name,
-            "version": stage.version + 1,
-        }
-        with self.database.writing(session) as connection:
-            lock_workflow(connection, stage.workflow_id)
-            changed = connection.execute(update(StageExecution).where(*where).values(values))
-            if changed.rowcount != 1:
+        context = plain(stage.context, f"stage {stage.ref_id!r}: context")
+        outputs = plain(stage.outputs, f"stage {stage.ref_id!r}: outputs")
+        with amending(self.database, session) as amendment:
+            lock_workflow(amendment.session.connection(), stage.workflow_id)
+            stored = amendment.session.get(StageExecution, stage.id, with_for_update=True)
+            found = None if stored is None else stored.version
+            if stored is None or found != stage.version:
                 raise ConcurrencyError(
-                    f"stage {stage.ref_id!r} ({stage.id}) is not at version {stage.version} any "
-                    "more: retrieve it again and repeat the change"
+                    f"stage {stage.ref_id!r} ({stage.id}) is at version {found}, not "
+                    f"{stage.version}: retrieve it again and repeat the change"
                 )
+            if expected_phase not in (None, stored.status.name):
+                raise ConcurrencyError(
+                    f"stage {stage.ref_id!r} ({stage.id}) is {stored.status.name}, not "
+                    f"{expected_phase}: retrieve it again and repeat the change"
+                )
+            amendment.change(
+                stored,
+                status=stage.status,
+                context=context,
+                outputs=outputs,
+                start_time=stage.start_time,
+                end_time=stage.end_time,
+                definition=stage.definition,
+                name=stage.name,
+                version=stage.version + 1,
+            )
             for task in stage.__dict__.get("tasks") or ():
-                connection.execute(
-                    update(TaskExecution)
-                    .where(TaskExecution.id == task.id)
-                    .values(
+                stored_task = amendment.session.get(TaskExecution, task.id)
+                if stored_task is not None:
+                    amendment.change(
+                        stored_task,
                         status=task.status,
                         start_time=task.start_time,
                         end_time=task.end_time,
                         version=task.version + 1,
                     )
-                )
         stage.version += 1
 
     def update_status(self, workflow: Workflow, *, session: Joinable | None = None) -> None:
         """Write the workflow's status; `ConcurrencyError` when it was changed meanwhile."""
-        with self.database.writing(session) as connection:
-            changed = connection.execute(
-                update(Workflow)
-                .where(Workflow.id == workflow.id, Workflow.version == workflow.version)
-                .values(status=workflow.status, version=workflow.version + 1)
-            )
-            if changed.rowcount != 1:
+        with amending(self.database, session) as amendment:
+            stored = amendment.session.get(Workflow, workflow.id, with_for_update=True)
+            if stored is None or stored.version != workflow.version:
                 raise ConcurrencyError(
                     f"workflow {workflow.id} is not at version {workflow.version} any more: "
                     "retrieve it again"
                 )
+            amendment.change(stored, status=workflow.status, version=workflow.version + 1)
         workflow.version += 1
 
     def add_stage(self, stage: StageExecution, *, session: Joinable | None = None) -> None:
@@ -194,26 +198,24 @@ class WorkflowStore(WorkflowReads):
             lock_workflow(connection, workflow_id)
             delete_workflows(connection, [workflow_id])
 
-    def pause(
-        self,
-        workflow_id: str,
-        paused_by: str,
-        *,
-        session: Joinable | None = None,
-        queue: Queue | None = None,
-    ) -> bool:
-        """Pause a workflow at once: what is being executed ends, nothing new begins."""
-        paused = PausedDetails(paused_by=paused_by, pause_time=now_ms())
-        with self.database.writing(session) as connection:
-            changed = connection.execute(
-                update(Workflow)
-                .where(
-                    Workflow.id == workflow_id,
-                    Workflow.status.in_((_S.NOT_STARTED, _S.RUNNING, _S.BUFFERED)),
-                )
-                .values(status=_S.PAUSED, paused=paused, version=Workflow.version + 1)
+    def pause(self, workflow_id: str, paused_by: str, *, session: Joinable | None = None) -> bool:
+        """Pause a workflow at once: what is being executed ends, nothing new begins.
+
+        False when there is nothing to pause: no such workflow, or it is over or paused already.
+        """
+        with amending(self.database, session, actor=paused_by) as amendment:
+            stored = amendment.session.get(Workflow, workflow_id, with_for_update=True)
+            if stored is None or stored.status not in (_S.NOT_STARTED, _S.RUNNING, _S.BUFFERED):
+                return False
+            paused = PausedDetails(paused_by=paused_by, pause_time=now_ms())
+            amendment.change(stored, status=_S.PAUSED, paused=paused, version=stored.version + 1)
+            amendment.record(
+                EventType.WORKFLOW_PAUSED,
+                stored,
+                paused_by=paused_by,
+                pause_time=paused.pause_time,
             )
-            return changed.rowcount == 1
+            return True
 
     def cancel(
         self, workflow_id: str, by: str, reason: str, *, session: Joinable | None = None

@@ -16,8 +16,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from stabilize.clock import from_ms, new_id
-from stabilize.database import insert_into
+from stabilize.clock import from_ms
 from stabilize.desk import Submission
 from stabilize.errors import QueueError
 from stabilize.events.account import Account
@@ -26,15 +25,11 @@ from stabilize.events.recorder import EventRecorder
 from stabilize.models import StageExecution, TaskExecution, Workflow
 from stabilize.models.queue import PARKED
 from stabilize.net import Net, Nets, net_of
+from stabilize.outbox import Outbox, is_of
 from stabilize.queue.messages import FailWorkflow, Message, StageLevel, TaskLevel
 from stabilize.queue.queue import Queue
-from stabilize.queue.rows import MESSAGES, Push, bury, failure_of, message_of, row_of
+from stabilize.queue.rows import bury, failure_of, message_of
 from stabilize.queue.taking import (
-    AGAIN,
-    CLAIM,
-    CONSUME,
-    PURGE,
-    PURGE_STAGES,
     Taking,
     attempts_of,
     lock_messages,
@@ -51,9 +46,6 @@ FOLLOW_UPS = 256
 """How many messages a turn plays for one message it took, before it leaves the rest to others."""
 ROWS = 2_000
 """A turn that has changed so many rows begins nothing more: the rest of what it took stays due."""
-SPREAD_MS = 10
-"""How much later in the line each further message stands that one message put out: a wide workflow
-does not fill the line before those that came a moment later."""
 
 
 class Turn:
@@ -77,24 +69,18 @@ class Turn:
         self.now = now
         self.slots = slots
         self.recorder = recorder
-        self.written = Written()
+        self.outbox = Outbox(queue.name, worker, now)
+        self.written = self.outbox.written
         self.reader = NetReader(connection)
         self.locked: dict[str, Net] = {}
         self._cache = nets
         self._taken: Taken | None = None
-        self._priority = 0
         self._cause: Message | None = None
         self._handler_name: str | None = None
         self._actor = "system"
         self._budget = 0
-        self._spread = 0
         self._follow_ups: deque[Message] = deque()
         self._writes = Writes(connection, self.locked)
-        self._pushes: list[Push] = []
-        self._consumed: list[str] = []
-        self._claimed: list[str] = []
-        self._again: list[dict[str, Any]] = []
-        self._purges: dict[str, set[str | None]] = {}
         self._drafts: list[Event] = []
         self._account = None if recorder is None else Account()
         self._at = from_ms(now)
@@ -168,13 +154,10 @@ class Turn:
         taken = self._taken
         assert taken is not None
         assert taken.row.id == message.message_id
-        row = taken.row
-        self._consumed.remove(row.id)
-        if self.slots <= 0:
-            return
-        self._claimed.append(row.id)
-        self.slots -= 1
-        self.written.dispatched.append(taken.message.copy_with_attempts(row.attempts + 1))
+        self.outbox.leave(taken.row.id)
+        if self.slots > 0:
+            self.slots -= 1
+            self.outbox.claim(taken)
 
     # --- playing ----------------------------------------------------------------------------
 
@@ -184,14 +167,13 @@ class Turn:
         if self._is_full and may_wait:
             self.written.left_work = True
             return
-        self._consumed.append(taken.row.id)
+        self.outbox.consume(taken.row.id)
         self._taken = taken
         self._play(taken.message, taken.row.priority, handler_of)
 
     def _play(self, message: Message, priority: int, handler_of: HandlerLookup) -> None:
-        self._priority = priority
+        self.outbox.stand_at(priority)
         self._budget = FOLLOW_UPS
-        self._spread = 0
         self._follow_ups.append(message)
         while self._follow_ups:
             message = self._follow_ups.popleft()
@@ -224,7 +206,7 @@ class Turn:
 
     @property
     def _is_full(self) -> bool:
-        return self._writes.rows + len(self._pushes) >= ROWS
+        return self._writes.rows + len(self.outbox) >= ROWS
 
     def outcome_of(self, message: Message) -> Outcome | None:
         """What the executor made of `message`; None when it is still to be carried out."""
@@ -282,93 +264,61 @@ class Turn:
     def push(self, message: Message, delay_ms: int = 0) -> None:
         """Put out a message: played in this turn where that is possible, else written."""
         net = self.locked.get(message.execution_id)
+        put = self.outbox.put
         if net is None:
-            self._write(message, self.now + delay_ms)
-        elif message.starts_work and net.workflow.status is WorkflowStatus.PAUSED:
-            self._write(message, PARKED)
+            put(message, self.now + delay_ms)
+        elif _is_parked(message, net):
+            put(message, PARKED)
         elif delay_ms > 0:
-            self._write(message, self.now + delay_ms)
+            put(message, self.now + delay_ms)
         elif message.runs_user_code:
             task_type = getattr(message, "task_type", "")
             if self.slots > 0 and (not task_type or self.worker.knows(task_type)):
-                self._hold(message)
+                self.slots -= 1
+                self.outbox.hold(message)
             else:
-                self._write(message, self.now)
+                put(message, self.now)
         elif self._budget > 0 and not self._is_full:
             self._budget -= 1
             self._follow_ups.append(message)
         else:
-            self._write(message, self.now)
+            put(message, self.now)
 
     def push_later(self, message: Message, priority: int | None = None) -> None:
         """Put out a message for another turn, so that others move on in between."""
-        self._write(message, self.now, priority)
-
-    def _write(self, message: Message, visible_at: int, priority: int | None = None) -> None:
-        if priority is None:
-            priority = self._priority + SPREAD_MS * self._spread
-            self._spread += 1
-        self._put_off(visible_at)
-        self._pushes.append(
-            Push(message=message, id=new_id(), visible_at=visible_at, priority=priority)
-        )
-
-    def _hold(self, message: Message) -> None:
-        id = new_id()
-        self.slots -= 1
-        self._pushes.append(
-            Push(
-                message=message,
-                id=id,
-                visible_at=self.now + self.worker.lease_ms,
-                priority=self._priority,
-                holder=self.worker.id,
-            )
-        )
-        self.written.dispatched.append(replace(message, message_id=id, attempts=1))
+        self.outbox.put(message, self.now, priority)
 
     def again(self, message: Message, delay_ms: int) -> None:
         """Keep the message being played: it is due once more after `delay_ms`."""
-        assert message.message_id is not None
-        self._consumed.remove(message.message_id)
-        net = self.locked[message.execution_id]
-        paused = message.starts_work and net.workflow.status is WorkflowStatus.PAUSED
-        due = PARKED if paused else self.now + delay_ms
-        self._put_off(due)
-        self._again.append({"b_id": message.message_id, "b_at": due})
-
-    def _put_off(self, due: int) -> None:
-        if due <= self.now:
-            self.written.left_work = True
-        elif self.written.next_at is None or due < self.written.next_at:
-            self.written.next_at = due
+        is_parked = _is_parked(message, self.net(message))
+        self.outbox.keep(message.row_id, PARKED if is_parked else self.now + delay_ms)
 
     def park(self, message: Message) -> None:
         """Keep the message being played until its workflow is resumed."""
-        if message.message_id in self._consumed:
+        if self.outbox.has_consumed(message.message_id):
             self.again(message, 0)
         else:
-            self._write(message, PARKED)
+            self.outbox.put(message, PARKED)
 
-    def give_up(self, taken: Taken, reason: str, error: str, handler_of: HandlerLookup) -> None:
-        """Move a message to the dead letters; its workflow ends where people can see why."""
+    def give_up(self, taken: Taken, deaths: int, handler_of: HandlerLookup) -> None:
+        """Move a message that takes its workers with it to the dead letters.
+
+        Its workflow ends where people can see why.
+        """
         row = taken.row
-        bury(self.connection, row, reason, error)
+        what = (
+            f"task {row.task_id} of type {row.task_type!r}"
+            if row.task_id
+            else f"stage {row.stage_id}"
+        )
+        error = f"{row.type} took {deaths} workers with it: {what}"
+        bury(self.connection, row, "deaths", error, deaths=deaths)
         self.play(replace(taken, message=failure_of(row, error), outcome=None), handler_of)
 
     def purge(self, workflow_id: str, stage_id: str | None = None) -> None:
         """Delete every message of a workflow, or of one stage run; what runs is told to stop."""
-
-        def stays(message: Message) -> bool:
-            if message.execution_id != workflow_id or message.tidies_up:
-                return True
-            return stage_id is not None and getattr(message, "stage_id", None) != stage_id
-
-        self._pushes = [push for push in self._pushes if stays(push.message)]
-        self.written.dispatched = [m for m in self.written.dispatched if stays(m)]
-        self._follow_ups = deque(m for m in self._follow_ups if stays(m))
-        self._purges.setdefault(workflow_id, set()).add(stage_id)
-        self.written.purged.append((workflow_id, stage_id))
+        self._follow_ups = deque(m for m in self._follow_ups if not is_of(m, workflow_id, stage_id))
+        self.outbox.purge(workflow_id, stage_id)
 
     # --- events -----------------------------------------------------------------------------
 
@@ -419,29 +369,13 @@ class Turn:
 
     def write_rows(self) -> None:
         """Write what has changed so far, so that a query in this turn sees it."""
-        for workflow_id, stage_ids in self._purges.items():
-            where: dict[str, Any] = {"workflow": workflow_id, "queue": self.queue.name}
-            if None in stage_ids:
-                self.connection.execute(PURGE, where)
-            else:
-                self.connection.execute(PURGE_STAGES, {**where, "ids": list(stage_ids)})
-        self._purges.clear()
+        self.outbox.write_purges(self.connection)
         self._writes.flush()
 
     def write(self) -> Written:
         """Write everything; the caller commits."""
         self.write_rows()
-        execute = self.connection.execute
-        if self._claimed:
-            lease_end = self.now + self.worker.lease_ms
-            execute(CLAIM, {"at": lease_end, "by": self.worker.id, "ids": self._claimed})
-        if self._again:
-            execute(AGAIN, self._again)
-        if self._pushes:
-            rows = [row_of(push, self.queue.name, self.now) for push in self._pushes]
-            execute(insert_into(MESSAGES), rows)
-        if self._consumed:
-            execute(CONSUME, {"ids": self._consumed})
+        self.outbox.write(self.connection)
         if self._drafts and self.recorder is not None:
             self.written.events = self.recorder.append(
                 self.connection, self._drafts, self.queue.database
@@ -454,3 +388,8 @@ class Turn:
         for workflow_id in self.locked:
             self._cache.forget(workflow_id)
         self.session.close()
+
+
+def _is_parked(message: Message, net: Net) -> bool:
+    """Say whether a message has to wait because its workflow is paused."""
+    return message.starts_work and net.workflow.status is WorkflowStatus.PAUSED

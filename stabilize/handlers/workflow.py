@@ -258,21 +258,13 @@ class PauseWorkflowHandler(Handler[PauseWorkflow]):
 
     def handle(self, message: PauseWorkflow, turn: Turn) -> None:
         workflow = turn.workflow(message)
-        if workflow.status.is_complete or (workflow.status is S.PAUSED and workflow.paused is None):
+        if workflow.status.is_complete or workflow.status is S.PAUSED:
             return
-        if workflow.status is not S.PAUSED:
-            turn.set(
-                workflow,
-                status=S.PAUSED,
-                paused=PausedDetails(paused_by=message.user, pause_time=turn.now),
-            )
-        paused = workflow.paused
+        paused = PausedDetails(paused_by=message.user, pause_time=turn.now)
+        turn.set(workflow, status=S.PAUSED, paused=paused)
         with turn.actor(message.user):
             turn.record(
-                EventType.WORKFLOW_PAUSED,
-                workflow,
-                paused_by=message.user,
-                pause_time=turn.now if paused is None else paused.pause_time,
+                EventType.WORKFLOW_PAUSED, workflow, paused_by=message.user, pause_time=turn.now
             )
 
 

@@ -86,8 +86,11 @@ def failure_of(row: Any, error: str) -> FailWorkflow:
     )
 
 
-def bury(connection: Connection, row: Any, reason: str, error: str) -> None:
-    """Move one message to the dead letters, within the transaction of `connection`."""
+def bury(connection: Connection, row: Any, reason: str, error: str, **known: Any) -> None:
+    """Move one message to the dead letters, within the transaction of `connection`.
+
+    `known` is what the row does not say yet.
+    """
     connection.execute(delete(MESSAGES).where(MESSAGES.c.id == row.id))
     letter = {
         **{name: getattr(row, name) for name in (*_KEPT, "created_at")},
@@ -97,6 +100,7 @@ def bury(connection: Connection, row: Any, reason: str, error: str) -> None:
         "reason": reason,
         "error": error,
         "moved_at": now_ms(),
+        **known,
     }
     connection.execute(insert(LETTERS).values(letter))
     logger.error(

@@ -454,8 +454,8 @@ def test_instances_with_synthetic_stages_are_read_with_all_they_consist_of(
 def test_instances_of_very_many_tasks_are_made_fewer_at_a_time(
     engine: Engine, turns: Turns
 ) -> None:
-    config = MultiInstanceConfig(count=12)
+    config = MultiInstanceConfig(count=8)
     ran = run(engine, stage("group", does=[ok] * 300, mi_config=config))
 
-    assert ends(ran) == {"SUCCEEDED": 12}
+    assert ends(ran) == {"SUCCEEDED": 8}
     assert max(turns.written) < ROWS

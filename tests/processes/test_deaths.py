@@ -73,7 +73,7 @@ def test_a_task_that_kills_its_process_three_times_is_buried_and_takes_nobody_wi
     assert fleet.log.counts()[bad.id, "s", "execute"] == 3
     assert (bad.id, "t", "execute") not in fleet.log.counts()
     (letter,) = fleet.queue.list_dlq()
-    assert (letter["reason"], letter["deaths"], letter["workflow_id"]) == ("deaths", 2, bad.id)
+    assert (letter["reason"], letter["deaths"], letter["workflow_id"]) == ("deaths", 3, bad.id)
     stage = fleet.orchestrator.get_execution(bad.id).stage_by_ref_id("s")
     assert stage is not None
     assert stage.status is WorkflowStatus.TERMINAL

@@ -1,0 +1,146 @@
+"""What a turn does to the rows of messages: one statement of each kind, at its end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection
+
+from stabilize.clock import new_id
+from stabilize.database import insert_into
+from stabilize.queue.messages import Message
+from stabilize.queue.rows import MESSAGES, Push, row_of
+from stabilize.queue.taking import AGAIN, CLAIM, CONSUME, PURGE, PURGE_STAGES
+from stabilize.work import Taken, Worker, Written
+
+SPREAD_MS = 10
+"""How much later in the line each further message stands that one message put out: a wide workflow
+does not fill the line before those that came a moment later."""
+
+
+class Outbox:
+    """The messages that a turn puts out, holds, keeps and consumes; `written` says it in short."""
+
+    def __init__(self, queue_name: str, worker: Worker, now: int) -> None:
+        self.written = Written()
+        self._queue = queue_name
+        self._worker = worker
+        self._now = now
+        self._priority = 0
+        self._spread = 0
+        self._pushes: list[Push] = []
+        self._consumed: list[str] = []
+        self._claimed: list[str] = []
+        self._again: list[dict[str, Any]] = []
+        self._purges: dict[str, set[str | None]] = {}
+
+    def __len__(self) -> int:
+        """How many messages it puts out."""
+        return len(self._pushes)
+
+    def stand_at(self, priority: int) -> None:
+        """What is put out from now on stands in the line at `priority` and behind."""
+        self._priority = priority
+        self._spread = 0
+
+    # --- the message being played -----------------------------------------------------------
+
+    def consume(self, row_id: str) -> None:
+        self._consumed.append(row_id)
+
+    def has_consumed(self, row_id: str | None) -> bool:
+        return row_id in self._consumed
+
+    def leave(self, row_id: str) -> None:
+        """Leave a message as it was, for a later turn."""
+        self._consumed.remove(row_id)
+
+    def claim(self, taken: Taken) -> None:
+        """Hold a message for the executor."""
+        self._claimed.append(taken.row.id)
+        attempts = taken.row.attempts + 1
+        self.written.dispatched.append(taken.message.copy_with_attempts(attempts))
+
+    def keep(self, row_id: str, due: int) -> None:
+        """Keep a message: it is due once more at `due`."""
+        self.leave(row_id)
+        self._expect(due)
+        self._again.append({"b_id": row_id, "b_at": due})
+
+    # --- new ones ---------------------------------------------------------------------------
+
+    def put(self, message: Message, due: int, priority: int | None = None) -> None:
+        """Put out a message that is due at `due`."""
+        if priority is None:
+            priority = self._priority + SPREAD_MS * self._spread
+            self._spread += 1
+        self._expect(due)
+        push = Push(message=message, id=new_id(), visible_at=due, priority=priority)
+        self._pushes.append(push)
+
+    def hold(self, message: Message) -> None:
+        """Put out a message that this worker's executor carries out at once."""
+        push = Push(
+            message=message,
+            id=new_id(),
+            visible_at=self._lease_end,
+            priority=self._priority,
+            holder=self._worker.id,
+        )
+        self._pushes.append(push)
+        self.written.dispatched.append(replace(message, message_id=push.id, attempts=1))
+
+    def _expect(self, due: int) -> None:
+        if due <= self._now:
+            self.written.left_work = True
+        elif self.written.next_at is None or due < self.written.next_at:
+            self.written.next_at = due
+
+    @property
+    def _lease_end(self) -> int:
+        return self._now + self._worker.lease_ms
+
+    # --- taking back ------------------------------------------------------------------------
+
+    def purge(self, workflow_id: str, stage_id: str | None) -> None:
+        """Delete every message of a workflow, or of one stage run."""
+
+        def stays(message: Message) -> bool:
+            return not is_of(message, workflow_id, stage_id)
+
+        self._pushes = [push for push in self._pushes if stays(push.message)]
+        self.written.dispatched = [m for m in self.written.dispatched if stays(m)]
+        self._purges.setdefault(workflow_id, set()).add(stage_id)
+        self.written.purged.append((workflow_id, stage_id))
+
+    # --- writing ----------------------------------------------------------------------------
+
+    def write_purges(self, connection: Connection) -> None:
+        for workflow_id, stage_ids in self._purges.items():
+            where: dict[str, Any] = {"workflow": workflow_id, "queue": self._queue}
+            if None in stage_ids:
+                connection.execute(PURGE, where)
+            else:
+                connection.execute(PURGE_STAGES, {**where, "ids": list(stage_ids)})
+        self._purges.clear()
+
+    def write(self, connection: Connection) -> None:
+        execute = connection.execute
+        if self._claimed:
+            where = {"at": self._lease_end, "by": self._worker.id, "ids": self._claimed}
+            execute(CLAIM, where)
+        if self._again:
+            execute(AGAIN, self._again)
+        if self._pushes:
+            rows = [row_of(push, self._queue, self._now) for push in self._pushes]
+            execute(insert_into(MESSAGES), rows)
+        if self._consumed:
+            execute(CONSUME, {"ids": self._consumed})
+
+
+def is_of(message: Message, workflow_id: str, stage_id: str | None) -> bool:
+    """Say whether a message goes when a workflow, or one stage run of it, is withdrawn."""
+    if message.execution_id != workflow_id or message.tidies_up:
+        return False
+    return stage_id is None or getattr(message, "stage_id", None) == stage_id
