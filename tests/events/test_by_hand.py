@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stabilize import ConcurrencyError, TaskResult, WorkflowStatus
-from stabilize.events import EventBus, EventReplayer, EventType, SqlEventStore
+from stabilize.events import EventBus, EventReplayer, SqlEventStore
 from stabilize.events.bus import get_event_bus
 from stabilize.models import Workflow
 from tests.support.builders import Engine, stage, workflow
