@@ -12,8 +12,10 @@ from stabilize.clock import utc_now
 from stabilize.database import Database, Joinable
 from stabilize.events.account import Account, Entity
 from stabilize.events.base import Event, EventType
+from stabilize.events.by_hand import ENTITY_TYPE
 from stabilize.events.context import current_actor
 from stabilize.events.recorder import EventRecorder, get_event_recorder
+from stabilize.events.rows import Draft
 from stabilize.joining import after_commit
 from stabilize.models import Workflow
 
@@ -26,7 +28,7 @@ class Amendment:
         self._recorder = recorder
         self._actor = actor
         self._account = Account()
-        self._drafts: list[Event] = []
+        self._drafts: list[Draft] = []
 
     def change(self, entity: Entity, **values: Any) -> None:
         """Change columns of an entity that the session has read."""
@@ -42,15 +44,16 @@ class Amendment:
         self._account.tell(event_type, entity, data)
         entity.event_version += 1
         self._drafts.append(
-            self._recorder.draft(
+            Draft(
                 event_type,
-                entity,
+                ENTITY_TYPE[type(entity)],
+                entity.id,
+                entity.id if isinstance(entity, Workflow) else entity.workflow_id,
+                entity.event_version,
                 data,
-                workflow_id=entity.id if isinstance(entity, Workflow) else entity.workflow_id,
-                timestamp=utc_now(),
-                cause=None,
-                handler="WorkflowStore",
+                causation_id=None,
                 actor=self._actor,
+                source_handler="WorkflowStore",
             )
         )
 
@@ -61,7 +64,8 @@ class Amendment:
         self.session.flush()
         if self._recorder is None or not self._drafts:
             return []
-        return self._recorder.append(self.session.connection(), self._drafts, database)
+        connection = self.session.connection()
+        return self._recorder.append(connection, self._drafts, utc_now(), database)
 
 
 @contextmanager

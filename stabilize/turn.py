@@ -20,8 +20,10 @@ from stabilize.clock import from_ms
 from stabilize.desk import Submission
 from stabilize.errors import QueueError
 from stabilize.events.account import Account
-from stabilize.events.base import Event, EventType
+from stabilize.events.base import EntityType, EventType
+from stabilize.events.by_hand import ENTITY_TYPE
 from stabilize.events.recorder import EventRecorder
+from stabilize.events.rows import Draft
 from stabilize.models import StageExecution, TaskExecution, Workflow
 from stabilize.models.queue import PARKED
 from stabilize.net import Net, Nets, net_of
@@ -81,7 +83,7 @@ class Turn:
         self._budget = 0
         self._follow_ups: deque[Message] = deque()
         self._writes = Writes(connection, self.locked)
-        self._drafts: list[Event] = []
+        self._drafts: list[Draft] = []
         self._account = None if recorder is None else Account()
         self._at = from_ms(now)
 
@@ -329,18 +331,21 @@ class Turn:
         assert self._account is not None
         self._account.tell(event_type, entity, data)
         state = entity.__dict__
-        workflow_id = state["id"] if isinstance(entity, Workflow) else state["workflow_id"]
-        self._writes.set(entity, {"event_version": state["event_version"] + 1})
+        version = state["event_version"] + 1
+        self._writes.set(entity, {"event_version": version})
+        entity_type = ENTITY_TYPE[type(entity)]
+        id = state["id"]
         self._drafts.append(
-            self.recorder.draft(
+            Draft(
                 event_type,
-                entity,
+                entity_type,
+                id,
+                id if entity_type is EntityType.WORKFLOW else state["workflow_id"],
+                version,
                 data,
-                workflow_id=workflow_id,
-                timestamp=self._at,
-                cause=self._cause,
-                handler=self._handler_name,
-                actor=self._actor,
+                None if self._cause is None else self._cause.message_id,
+                self._actor,
+                self._handler_name,
             )
         )
 
@@ -378,7 +383,7 @@ class Turn:
         self.outbox.write(self.connection)
         if self._drafts and self.recorder is not None:
             self.written.events = self.recorder.append(
-                self.connection, self._drafts, self.queue.database
+                self.connection, self._drafts, self._at, self.queue.database
             )
         self.session.close()
         return self.written

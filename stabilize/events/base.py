@@ -67,7 +67,7 @@ _STATUS_OF = {
     "canceled": "CANCELED",
     "skipped": "SKIPPED",
 }
-_STATUSES = {kind: _STATUS_OF.get(kind.value.partition(".")[2]) for kind in EventType}
+_STATUSES = {kind.value: _STATUS_OF.get(kind.value.partition(".")[2]) for kind in EventType}
 _BY_VALUE = {member.value: member for member in EventType}
 T = TypeVar("T")
 
@@ -79,7 +79,9 @@ def event_type_of(value: str) -> EventType:
 
 def status_after(kind: EventType, data: Mapping[str, Any]) -> str | None:
     """The status of an entity after an event, None when the event says nothing of it."""
-    return data.get("status") or data.get("new_status") or _STATUSES[kind]
+    return (
+        data.get("status") or data.get("new_status") or _STATUSES[kind._value_]
+    )  # not hashed: slow
 
 
 def built(kind: type[T], values: dict[str, Any]) -> T:

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, bindparam, select
 
-from stabilize.clock import new_id
 from stabilize.database import Database
-from stabilize.events.account import Entity
 from stabilize.events.appending import chunks
-from stabilize.events.base import Event, EventMetadata, EventType, built
+from stabilize.events.base import Event
 from stabilize.events.bus import EventBus, configure_event_bus
-from stabilize.events.by_hand import ENTITY_TYPE, RecorderByHand
+from stabilize.events.by_hand import RecorderByHand
 from stabilize.events.relay import Relay
 from stabilize.events.replay import EventReplayer
-from stabilize.events.rows import EVENTS, SCHEMA_VERSION, inserter_for
+from stabilize.events.rows import EVENTS, Draft, inserter_for
 from stabilize.events.snapshots import SnapshotStore
 from stabilize.events.sql_store import SqlEventStore
 from stabilize.events.store import EventStore
-from stabilize.types import encode
 
 if TYPE_CHECKING:
-    from stabilize.queue.messages import Message
+    pass
 
 
 class EventRecorder(RecorderByHand):
@@ -54,57 +49,27 @@ class EventRecorder(RecorderByHand):
         self._relays: dict[str, Relay] = {}
         self._lock = threading.Lock()
 
-    def draft(
-        self,
-        event_type: EventType,
-        entity: Entity,
-        data: dict[str, Any],
-        *,
-        workflow_id: str,
-        timestamp: datetime,
-        cause: Message | None,
-        handler: str | None,
-        actor: str = "system",
-    ) -> Event:
-        """An event of this turn, not stored yet."""
-        state = entity.__dict__
-        metadata = {
-            "correlation_id": workflow_id,
-            "causation_id": None if cause is None else cause.message_id,
-            "actor": actor,
-            "source_handler": handler,
-        }
-        draft = {
-            "event_id": new_id(),
-            "event_type": event_type,
-            "timestamp": timestamp,
-            "sequence": 0,
-            "entity_type": ENTITY_TYPE[type(entity)],
-            "entity_id": state["id"],
-            "workflow_id": workflow_id,
-            "version": state["event_version"],
-            "data": self._told(data),
-            "metadata": built(EventMetadata, metadata),
-            "schema_version": SCHEMA_VERSION,
-        }
-        return built(Event, draft)
-
     def append(
-        self, connection: Connection, drafts: list[Event], database: Database
+        self, connection: Connection, drafts: list[Draft], timestamp: datetime, database: Database
     ) -> list[Event]:
-        """Store the events of a turn, within its transaction.
+        """Store what happened in a turn, within its transaction.
 
-        Returns them as they were stored if anybody wants to hear of them, else nothing.
+        Returns the events as they were stored if anybody wants to hear of them, else nothing.
         """
         relay = self._relay_of(database)
         if relay is None and isinstance(self.event_store, SqlEventStore):
             self.event_store.keep_order(connection)
-        inserter_for(connection).insert(connection, drafts)
+        if self.payload != "full":
+            drafts = [draft._replace(data=self._told(draft.data)) for draft in drafts]
+        ids = inserter_for(connection).insert_drafts(connection, drafts, timestamp)
         heard = self.publish_to_bus and self.bus.has_listeners
         if not heard and self.snapshots is None and relay is None:
             return []
-        sequences = _sequences(connection, drafts)
-        return [_stored(draft, sequences[draft.event_id]) for draft in drafts]
+        sequences = _sequences(connection, ids)
+        return [
+            draft.stored(id, sequences[id], timestamp)
+            for id, draft in zip(ids, drafts, strict=True)
+        ]
 
     def publish(self, events: list[Event], database: Database) -> None:
         """Tell the subscribers of this process, after the commit; wake relay and snapshots."""
@@ -151,15 +116,10 @@ class EventRecorder(RecorderByHand):
             return self._relays[database.identity]
 
 
-def _stored(draft: Event, sequence: int) -> Event:
-    """The event of its own: what a subscriber does to its data is not done to the turn's."""
-    return replace(draft, sequence=sequence, data=json.loads(encode(draft.data)))
-
-
-def _sequences(connection: Connection, drafts: list[Event]) -> dict[str, int]:
+def _sequences(connection: Connection, event_ids: list[str]) -> dict[str, int]:
     return {
         row.event_id: row.sequence
-        for ids in chunks([draft.event_id for draft in drafts])
+        for ids in chunks(event_ids)
         for row in connection.execute(_SEQUENCES, {"ids": ids})
     }
 

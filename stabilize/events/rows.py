@@ -7,14 +7,14 @@ per-row work of the ORM: values are made ready for the driver here, once per dis
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Dialect, Select, Table, insert, select, type_coerce
 from sqlalchemy.types import NullType
 
-from stabilize.clock import utc_now
+from stabilize.clock import new_id, utc_now
 from stabilize.events.base import (
     EntityType,
     Event,
@@ -25,6 +25,7 @@ from stabilize.events.base import (
     status_after,
 )
 from stabilize.models import ArchivedEvent, EventRecord
+from stabilize.types import encode
 
 EVENTS: Table = EventRecord.__table__  # type: ignore[assignment]
 ARCHIVE: Table = ArchivedEvent.__table__  # type: ignore[assignment]
@@ -35,7 +36,9 @@ RAW_TYPE, RAW_ENTITY, BROKEN = "_raw_event_type", "_raw_entity_type", "_broken_p
 _METADATA = list(EventMetadata.__dataclass_fields__)
 _READ = [name for name in Event.__dataclass_fields__ if name != "metadata"]
 _WRITTEN = [column.name for column in EVENTS.columns if column.name != "sequence"]
+_UNKNOWN = EventType.UNKNOWN
 _TYPE = {member.value: member for member in EventType}
+_STAGE = EntityType.STAGE
 _ENTITY = {member.value: member for member in EntityType}
 
 
@@ -93,6 +96,38 @@ _NOBODY = EventMetadata(correlation_id="")
 # --- writing ----------------------------------------------------------------------------------
 
 
+class Draft(NamedTuple):
+    """An event of a turn before it is stored: no `Event` yet, for most are never looked at."""
+
+    event_type: EventType
+    entity_type: EntityType
+    entity_id: str
+    workflow_id: str
+    version: int
+    data: dict[str, Any]
+    causation_id: str | None
+    actor: str
+    source_handler: str | None
+
+    def stored(self, event_id: str, sequence: int, timestamp: datetime) -> Event:
+        """The event of its own: what a subscriber does to its data is not done to the turn's."""
+        return Event(
+            event_id=event_id,
+            event_type=self.event_type,
+            timestamp=timestamp,
+            sequence=sequence,
+            entity_type=self.entity_type,
+            entity_id=self.entity_id,
+            workflow_id=self.workflow_id,
+            version=self.version,
+            data=json.loads(encode(self.data)),
+            metadata=EventMetadata(
+                self.workflow_id, self.causation_id, self.actor, self.source_handler
+            ),
+            schema_version=SCHEMA_VERSION,
+        )
+
+
 class Inserter:
     """Inserts events on one kind of connection, as fast as its driver does."""
 
@@ -107,17 +142,11 @@ class Inserter:
         self._instant = _processor("timestamp", dialect)
         self._json = _processor("data", dialect)
 
-    def insert(self, connection: Connection, events: Sequence[Event]) -> None:
+    def insert(self, connection: Connection, events: Iterable[Event]) -> None:
         """Insert events; those of a type unknown here keep the name they came with."""
-        rows: list[Any] = self._rows(events)
-        if self._named:
-            rows = [dict(zip(_WRITTEN, row, strict=True)) for row in rows]
-        connection.exec_driver_sql(self._sql, rows)
-
-    def _rows(self, events: Sequence[Event]) -> list[tuple[Any, ...]]:
+        recorded_at = self._instant(utc_now())
         last: datetime | None = None
         at: Any = None
-        recorded_at = self._instant(utc_now())
         rows = []
         for event in events:
             if event.timestamp is not last:
@@ -143,7 +172,50 @@ class Inserter:
                     *_reported(event.event_type, event.entity_type, data),
                 )
             )
-        return rows
+        self._execute(connection, rows)
+
+    def insert_drafts(
+        self, connection: Connection, drafts: Iterable[Draft], timestamp: datetime
+    ) -> list[str]:
+        """Insert what happened in one turn, at `timestamp`; returns the ids it gave the events."""
+        at, recorded_at = self._instant(timestamp), self._instant(utc_now())
+        rows = [
+            (
+                new_id(),
+                event_type._value_,
+                at,
+                recorded_at,
+                entity_type._value_,
+                entity_id,
+                workflow_id,
+                version,
+                self._json(data),
+                SCHEMA_VERSION,
+                workflow_id,
+                causation_id,
+                actor,
+                handler,
+                *_reported(event_type, entity_type, data),
+            )
+            for (
+                event_type,
+                entity_type,
+                entity_id,
+                workflow_id,
+                version,
+                data,
+                causation_id,
+                actor,
+                handler,
+            ) in drafts
+        ]
+        self._execute(connection, rows)
+        return [row[0] for row in rows]
+
+    def _execute(self, connection: Connection, rows: list[Any]) -> None:
+        if self._named:
+            rows = [dict(zip(_WRITTEN, row, strict=True)) for row in rows]
+        connection.exec_driver_sql(self._sql, rows)
 
 
 def _processor(column: str, dialect: Dialect) -> Callable[[Any], Any]:
@@ -161,7 +233,7 @@ def _reported(
         _cut(get("application")),
         _cut(get("name")),
         get("ref_id"),
-        _cut(get("type")) if entity_type is EntityType.STAGE else None,
+        _cut(get("type")) if entity_type is _STAGE else None,
         _cut(get("implementing_class")),
         get("stage_id"),
         status_after(event_type, data),
@@ -196,5 +268,6 @@ def stored_type(event: Event) -> str:
 
 
 def _stored(event: Event, raw: str, kind: EventType | EntityType) -> str:
-    unknown = event.event_type is EventType.UNKNOWN
-    return str(event.data.get(raw, kind.value) if unknown else kind.value)
+    if event.event_type is _UNKNOWN:
+        return str(event.data.get(raw, kind.value))
+    return str(kind._value_)  # `value` is a descriptor, and events are many
