@@ -9,9 +9,10 @@ from sqlalchemy import Connection
 
 from stabilize.clock import new_id
 from stabilize.database import insert_into
+from stabilize.models.queue import PARKED
 from stabilize.queue.messages import Message
 from stabilize.queue.rows import MESSAGES, Push, row_of
-from stabilize.queue.taking import AGAIN, CLAIM, CONSUME, PURGE, PURGE_STAGES
+from stabilize.queue.taking import AGAIN, CLAIM, CONSUME, PURGE, PURGE_STAGES, UNPARK
 from stabilize.work import Taken, Worker, Written
 
 SPREAD_MS = 10
@@ -32,7 +33,7 @@ class Outbox:
         self._pushes: list[Push] = []
         self._consumed: list[str] = []
         self._claimed: list[str] = []
-        self._again: list[dict[str, Any]] = []
+        self._again: dict[str, tuple[Message, int]] = {}
         self._purges: dict[str, set[str | None]] = {}
 
     def __len__(self) -> int:
@@ -62,11 +63,11 @@ class Outbox:
         attempts = taken.row.attempts + 1
         self.written.dispatched.append(taken.message.copy_with_attempts(attempts))
 
-    def keep(self, row_id: str, due: int) -> None:
+    def keep(self, message: Message, due: int) -> None:
         """Keep a message: it is due once more at `due`."""
-        self.leave(row_id)
+        self.leave(message.row_id)
         self._expect(due)
-        self._again.append({"b_id": row_id, "b_at": due})
+        self._again[message.row_id] = message, due
 
     # --- new ones ---------------------------------------------------------------------------
 
@@ -101,6 +102,17 @@ class Outbox:
     def _lease_end(self) -> int:
         return self._now + self._worker.lease_ms
 
+    def unpark(self, connection: Connection, workflow_id: str) -> None:
+        """What waits for this workflow to be resumed is due now: rows, and what is to be one."""
+        connection.execute(UNPARK, {"at": self._now, "workflow": workflow_id})
+        for n, push in enumerate(self._pushes):
+            if push.visible_at >= PARKED and push.message.execution_id == workflow_id:
+                self._pushes[n] = replace(push, visible_at=self._now)
+        for row_id, (message, due) in self._again.items():
+            if due >= PARKED and message.execution_id == workflow_id:
+                self._again[row_id] = message, self._now
+        self.written.left_work = True
+
     # --- taking back ------------------------------------------------------------------------
 
     def purge(self, workflow_id: str, stage_id: str | None) -> None:
@@ -131,7 +143,8 @@ class Outbox:
             where = {"at": self._lease_end, "by": self._worker.id, "ids": self._claimed}
             execute(CLAIM, where)
         if self._again:
-            execute(AGAIN, self._again)
+            rows = [{"b_id": id, "b_at": due} for id, (_, due) in self._again.items()]
+            execute(AGAIN, rows)
         if self._pushes:
             rows = [row_of(push, self._queue, self._now) for push in self._pushes]
             execute(insert_into(MESSAGES), rows)

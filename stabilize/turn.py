@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, CursorResult, Executable
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
 from stabilize.clock import from_ms
 from stabilize.desk import Submission
@@ -65,7 +64,6 @@ class Turn:
         recorder: EventRecorder | None = None,
     ) -> None:
         self.connection = connection
-        self.session = Session(bind=connection, autoflush=False, expire_on_commit=False)
         self.queue = queue
         self.worker = worker
         self.now = now
@@ -293,7 +291,7 @@ class Turn:
     def again(self, message: Message, delay_ms: int) -> None:
         """Keep the message being played: it is due once more after `delay_ms`."""
         is_parked = _is_parked(message, self.net(message))
-        self.outbox.keep(message.row_id, PARKED if is_parked else self.now + delay_ms)
+        self.outbox.keep(message, PARKED if is_parked else self.now + delay_ms)
 
     def park(self, message: Message) -> None:
         """Keep the message being played until its workflow is resumed."""
@@ -372,6 +370,11 @@ class Turn:
             return False
         return True
 
+    def read(self, query: Executable) -> CursorResult[Any]:
+        """Ask the database, which then has what this turn has changed so far."""
+        self.write_rows()
+        return self.connection.execute(query)
+
     def write_rows(self) -> None:
         """Write what has changed so far, so that a query in this turn sees it."""
         self.outbox.write_purges(self.connection)
@@ -385,14 +388,12 @@ class Turn:
             self.written.events = self.recorder.append(
                 self.connection, self._drafts, self._at, self.queue.database
             )
-        self.session.close()
         return self.written
 
     def forget(self) -> None:
         """The turn did not commit: what it did to the nets in memory never happened."""
         for workflow_id in self.locked:
             self._cache.forget(workflow_id)
-        self.session.close()
 
 
 def _is_parked(message: Message, net: Net) -> bool:

@@ -85,13 +85,11 @@ def call(turn: Turn, net: Net, key: str, *, first_only: bool = False) -> None:
 def waiting_runs(turn: Turn, net: Net) -> list[StageExecution]:
     """The runs that have their tokens and wait for something else."""
     if net.has_groups or not net.is_complete:
-        turn.write_rows()
-        ids = turn.session.scalars(
-            select(StageExecution.id).where(
-                StageExecution.workflow_id == net.workflow.id,
-                StageExecution.waits_for.is_not(None),
-            )
-        ).all()
+        query = select(StageExecution.id).where(
+            StageExecution.workflow_id == net.workflow.id,
+            StageExecution.waits_for.is_not(None),
+        )
+        ids = turn.read(query).scalars()
         turn.reader.stages({net.workflow.id: net}, [id for id in ids if id not in net.stages])
     return [s for s in net.stages.values() if s.waits_for is not None and is_active(s)]
 
@@ -139,7 +137,7 @@ def _section(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:
 
 
 def _owner(turn: Turn, stage: StageExecution, kind: str, key: str) -> str | None:
-    return turn.session.scalar(
+    return turn.connection.scalar(
         select(Claim.owner).where(
             Claim.scope == stage.workflow_id, Claim.kind == kind, Claim.key == key
         )

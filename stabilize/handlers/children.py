@@ -67,7 +67,8 @@ class ChildEndedHandler(Handler[ChildEnded]):
         stage, task = turn.stage_and_task(message)
         if task.status is not S.RUNNING or stage.delivered.get(CHILD) != message.child_id:
             return
-        status = turn.session.scalar(select(Workflow.status).where(Workflow.id == message.child_id))
+        query = select(Workflow.status).where(Workflow.id == message.child_id)
+        status = turn.read(query).scalar()  # it may have ended in this very turn
         outputs = {
             "sub_workflow_id": message.child_id,
             "sub_workflow_status": str(status),
@@ -91,7 +92,7 @@ class ChildEndedHandler(Handler[ChildEnded]):
 
 
 def _outputs_of(turn: Turn, workflow_id: str) -> dict[str, Any]:
-    rows = turn.session.execute(
+    rows = turn.read(
         select(
             StageExecution.ref_id, StageExecution.requisite_stage_ref_ids, StageExecution.outputs
         ).where(

@@ -137,10 +137,9 @@ def withdraw_instances(
         return
     until = min(made, start + at_once(net, group, ROWS_WITHDRAWN))
     net.collections.pop(group.id, None)
-    turn.write_rows()
     names = [instance_ref(group, index) for index in range(start, until)]
     here = (StageExecution.workflow_id == group.workflow_id, StageExecution.ref_id.in_(names))
-    ids = turn.session.scalars(select(StageExecution.id).where(*here, UNDER_WAY)).all()
+    ids = turn.read(select(StageExecution.id).where(*here, UNDER_WAY)).scalars().all()
     turn.reader.stages({net.workflow.id: net}, [id for id in ids if id not in net.stages])
     for id in ids:
         withdraw(turn, net, net.stages[id], unstarted=unstarted)
@@ -163,16 +162,12 @@ def left_at_work(turn: Turn, net: Net) -> list[StageExecution]:
     """The groups that have ended and let their instances run on."""
     if net.is_complete and not net.has_groups:
         return []
-    turn.write_rows()
-    ids = turn.session.scalars(
-        select(StageExecution.parent_stage_id)
-        .where(
-            StageExecution.workflow_id == net.workflow.id,
-            StageExecution.position >= BEYOND,
-            StageExecution.synthetic_stage_owner == SyntheticStageOwner.INSTANCE,
-            UNDER_WAY,
-        )
-        .distinct()
-    ).all()
+    query = select(StageExecution.parent_stage_id).where(
+        StageExecution.workflow_id == net.workflow.id,
+        StageExecution.position >= BEYOND,
+        StageExecution.synthetic_stage_owner == SyntheticStageOwner.INSTANCE,
+        UNDER_WAY,
+    )
+    ids = turn.read(query.distinct()).scalars().all()
     groups = [turn.reader.stage(net, id) for id in ids if id is not None]
     return [g for g in groups if g and g.mi_config and not g.mi_config.sync_on_complete]

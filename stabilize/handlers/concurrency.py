@@ -16,7 +16,7 @@ _ANCHOR = "concurrency-lock"
 def _lock(turn: Turn, scope: str) -> None:
     """Be the only one who counts the slots of `scope`, until this turn ends."""
     anchor = select(Claim.id).where(Claim.scope == scope, Claim.kind == _ANCHOR).with_for_update()
-    while turn.session.execute(anchor).first() is None:
+    while turn.connection.execute(anchor).first() is None:
         turn.insert_once(
             insert(Claim).values(scope=scope, kind=_ANCHOR, key="", owner="", created_at=turn.now)
         )
@@ -33,7 +33,7 @@ def take_slot(turn: Turn, workflow: Workflow) -> bool:
     if scope is None:
         return True
     _lock(turn, scope)
-    owners = turn.session.scalars(
+    owners = turn.connection.scalars(
         select(Claim.owner).where(Claim.scope == scope, Claim.kind == _SLOT)
     ).all()
     if workflow.id in owners:
@@ -45,7 +45,7 @@ def take_slot(turn: Turn, workflow: Workflow) -> bool:
 
 
 def _give(turn: Turn, scope: str, workflow_id: str) -> None:
-    turn.session.execute(
+    turn.connection.execute(
         insert(Claim).values(
             scope=scope, kind=_SLOT, key=workflow_id, owner=workflow_id, created_at=turn.now
         )
@@ -63,8 +63,7 @@ def release_slot(turn: Turn, workflow: Workflow) -> None:
     )
     if turn.connection.execute(mine).rowcount == 0:
         return
-    turn.write_rows()
-    waiting = turn.session.execute(
+    waiting = turn.read(
         select(Workflow.id, Workflow.keep_waiting_pipelines)
         .where(
             Workflow.pipeline_config_id == scope,
@@ -74,7 +73,9 @@ def release_slot(turn: Turn, workflow: Workflow) -> None:
         .order_by(Workflow.created_at, Workflow.id)
     ).all()
     holding = set(
-        turn.session.scalars(select(Claim.owner).where(Claim.scope == scope, Claim.kind == _SLOT))
+        turn.connection.scalars(
+            select(Claim.owner).where(Claim.scope == scope, Claim.kind == _SLOT)
+        )
     )
     queued = [row for row in waiting if row.id not in holding]
     if not queued:

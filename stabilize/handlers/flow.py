@@ -232,14 +232,12 @@ def _may_come(turn: Turn, net: Net, target: StageExecution, tally: Tally, rule: 
 def runs_under_way(turn: Turn, net: Net) -> list[StageExecution]:
     """The runs of the definition under way, parents before their synthetic stages."""
     if not net.is_complete:
-        turn.write_rows()
-        ids = turn.session.scalars(
-            select(StageExecution.id).where(
-                StageExecution.workflow_id == net.workflow.id,
-                StageExecution.position < BEYOND,
-                UNDER_WAY,
-            )
-        ).all()
+        query = select(StageExecution.id).where(
+            StageExecution.workflow_id == net.workflow.id,
+            StageExecution.position < BEYOND,
+            UNDER_WAY,
+        )
+        ids = turn.read(query).scalars()
         turn.reader.stages({net.workflow.id: net}, [id for id in ids if id not in net.stages])
     found = [run for run in net.stages.values() if is_active(run) and run.position < BEYOND]
     return sorted(found, key=lambda stage: stage.parent_stage_id is not None)

@@ -273,8 +273,7 @@ def _collect(turn: Turn, net: Net, group: StageExecution) -> None:
 
     A list too large for a payload is not made: the instances have their outputs themselves.
     """
-    turn.write_rows()
-    rows = turn.session.execute(
+    rows = turn.read(
         select(StageExecution.outputs)
         .where(
             StageExecution.parent_stage_id == group.id,

@@ -228,7 +228,7 @@ def _consume(turn: Turn, arrival: Arrival, run: StageExecution) -> None:
 
 def _newest_token(turn: Turn, source: StageExecution, ref_id: str) -> tuple[TokenKind | None, int]:
     """The kind of the last token that a run put on an edge, and its ordinal (-1: none yet)."""
-    row = turn.session.execute(
+    row = turn.connection.execute(
         select(Token.kind, Token.ordinal)
         .where(Token.source_id == source.id, Token.downstream_ref_id == ref_id)
         .order_by(Token.ordinal.desc())

@@ -29,16 +29,13 @@ def reached_run(turn: Turn, net: Net, stage: StageExecution) -> StageExecution:
     """
     if stage.status in (S.SUSPENDED, S.RUNNING):
         return stage
-    rows = turn.session.scalars(
-        select(StageExecution.id)
-        .where(
-            StageExecution.workflow_id == stage.workflow_id,
-            StageExecution.ref_id == stage.ref_id,
-            StageExecution.status.in_((S.SUSPENDED, S.RUNNING)),
-        )
-        .order_by(StageExecution.run)
-    ).all()
-    found = turn.reader.stage(net, rows[0]) if rows else turn.reader.newest(net, stage.ref_id)
+    query = select(StageExecution.id).where(
+        StageExecution.workflow_id == stage.workflow_id,
+        StageExecution.ref_id == stage.ref_id,
+        StageExecution.status.in_((S.SUSPENDED, S.RUNNING)),
+    )
+    id = turn.read(query.order_by(StageExecution.run).limit(1)).scalar()
+    found = turn.reader.stage(net, id) if id else turn.reader.newest(net, stage.ref_id)
     return found or stage
 
 
@@ -144,7 +141,7 @@ def take_buffered_signal(turn: Turn, stage: StageExecution) -> dict[str, Any] | 
     kept = stage.delivered.get(COUNT, 0)
     if not kept:
         return None
-    row = turn.session.execute(
+    row = turn.connection.execute(
         select(BufferedSignal.id, BufferedSignal.name, BufferedSignal.data)
         .where(
             BufferedSignal.workflow_id == stage.workflow_id,

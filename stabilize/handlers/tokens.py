@@ -143,8 +143,7 @@ def _one(target: StageExecution, source_id: str, ordinal: int) -> dict[str, Any]
 
 def kept_tokens(turn: Turn, net: Net, target: StageExecution) -> Sequence[Any]:
     """The tokens that lie before a join, of all threads, those first that are taken first."""
-    turn.write_rows()
-    rows = turn.session.execute(
+    rows = turn.read(
         select(
             Token.source_id,
             Token.ordinal,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from stabilize.dag.outcome import workflow_outcome
 from stabilize.events.base import EventType
@@ -20,7 +19,6 @@ from stabilize.handlers.lifecycle import (
 )
 from stabilize.handlers.runs import activate
 from stabilize.models import PausedDetails, StageExecution, Workflow
-from stabilize.models.queue import PARKED
 from stabilize.net import Net
 from stabilize.queue.messages import (
     CancelWorkflow,
@@ -31,7 +29,6 @@ from stabilize.queue.messages import (
     StartTask,
     StartWorkflow,
 )
-from stabilize.queue.rows import MESSAGES
 from stabilize.status import StagePhase, WorkflowStatus
 from stabilize.turn import Turn
 
@@ -83,7 +80,7 @@ def cancellation_of(workflow: Workflow, reason: str = "") -> CancelWorkflow:
 
 def _initial_stages(turn: Turn, net: Net) -> list[StageExecution]:
     if not net.is_complete:
-        positions = turn.session.scalars(
+        positions = turn.connection.scalars(
             select(StageExecution.position).where(
                 StageExecution.workflow_id == net.workflow.id,
                 StageExecution.parent_stage_id.is_(None),
@@ -160,31 +157,24 @@ def _never_reached(turn: Turn, net: Net) -> Sequence[str]:
     if net.is_complete:
         tops = (stage for stage in net.runs() if stage.parent_stage_id is None)
         return [stage.ref_id for stage in tops if stage.phase is waiting][:_NAMED]
-    turn.write_rows()
-    return turn.session.scalars(
-        select(StageExecution.ref_id)
-        .where(
-            StageExecution.workflow_id == net.workflow.id,
-            StageExecution.latest,
-            StageExecution.parent_stage_id.is_(None),
-            StageExecution.phase == waiting,
-        )
-        .order_by(StageExecution.position)
-        .limit(_NAMED)
-    ).all()
+    query = select(StageExecution.ref_id).where(
+        StageExecution.workflow_id == net.workflow.id,
+        StageExecution.latest,
+        StageExecution.parent_stage_id.is_(None),
+        StageExecution.phase == waiting,
+    )
+    return turn.read(query.order_by(StageExecution.position).limit(_NAMED)).scalars().all()
 
 
 def _failures_are_absorbed(turn: Turn, net: Net) -> bool:
     """Say whether every stage that failed is one whose failure ends at a join."""
-    ids = turn.session.scalars(
-        select(StageExecution.id).where(
-            StageExecution.workflow_id == net.workflow.id,
-            StageExecution.latest,
-            StageExecution.parent_stage_id.is_(None),
-            StageExecution.status == S.TERMINAL,
-        )
-    ).all()
-    failed = [turn.reader.stage(net, id) for id in ids]
+    query = select(StageExecution.id).where(
+        StageExecution.workflow_id == net.workflow.id,
+        StageExecution.latest,
+        StageExecution.parent_stage_id.is_(None),
+        StageExecution.status == S.TERMINAL,
+    )
+    failed = [turn.reader.stage(net, id) for id in turn.read(query).scalars().all()]
     return all(stage is not None and is_absorbed(turn, net, stage) for stage in failed)
 
 
@@ -192,19 +182,18 @@ def _top_level(turn: Turn, net: Net) -> tuple[set[WorkflowStatus], bool]:
     if net.is_complete:
         tops = [stage for stage in net.runs() if stage.parent_stage_id is None]
         statuses = {stage.status for stage in tops}
-        stopped = [stage.context for stage in tops if stage.status is S.STOPPED]
-        return statuses, any(c.get("completeOtherBranchesThenFail") for c in stopped)
-    turn.write_rows()
+        contexts = [stage.context for stage in tops if stage.status is S.STOPPED]
+        return statuses, any(c.get("completeOtherBranchesThenFail") for c in contexts)
     here = (
         StageExecution.workflow_id == net.workflow.id,
         StageExecution.parent_stage_id.is_(None),
         StageExecution.latest,
     )
-    found = turn.session.scalars(select(StageExecution.status).where(*here).distinct()).all()
-    contexts: Any = turn.session.scalars(
-        select(StageExecution.context).where(*here, StageExecution.status == S.STOPPED)
+    found = turn.read(select(StageExecution.status).where(*here).distinct()).scalars().all()
+    stopped = select(StageExecution.context).where(*here, StageExecution.status == S.STOPPED)
+    fails = S.STOPPED in found and any(
+        context.get("completeOtherBranchesThenFail") for context in turn.read(stopped).scalars()
     )
-    fails = S.STOPPED in found and any(c.get("completeOtherBranchesThenFail") for c in contexts)
     return set(found), fails
 
 
@@ -297,12 +286,7 @@ class ResumeWorkflowHandler(Handler[ResumeWorkflow]):
                 resume_time=turn.now,
                 paused_ms=spent,
             )
-        turn.connection.execute(
-            update(MESSAGES)
-            .where(MESSAGES.c.workflow_id == workflow.id, MESSAGES.c.visible_at >= PARKED)
-            .values(visible_at=turn.now)
-        )
-        turn.written.left_work = True
+        turn.outbox.unpark(turn.connection, workflow.id)
         if not started:
             turn.push(StartWorkflow(execution_id=workflow.id))
             return
@@ -311,11 +295,10 @@ class ResumeWorkflowHandler(Handler[ResumeWorkflow]):
 
 
 def _resume_stages(turn: Turn, net: Net) -> None:
-    ids = turn.session.scalars(
-        select(StageExecution.id).where(
-            StageExecution.workflow_id == net.workflow.id, StageExecution.status == S.PAUSED
-        )
-    ).all()
+    query = select(StageExecution.id).where(
+        StageExecution.workflow_id == net.workflow.id, StageExecution.status == S.PAUSED
+    )
+    ids = turn.read(query).scalars().all()
     turn.reader.stages({net.workflow.id: net}, [id for id in ids if id not in net.stages])
     for id in ids:
         stage = net.stages[id]

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Table, bindparam, case, delete, or_, select, update
 
 from stabilize.models import Workflow
+from stabilize.models.queue import PARKED
 from stabilize.queue.messages import MESSAGE_TYPES
 from stabilize.queue.queue import Queue
 from stabilize.queue.rows import MESSAGES
@@ -38,6 +39,11 @@ PURGE = delete(MESSAGES).where(
     MESSAGES.c.type.not_in(_TIDYING),
 )
 PURGE_STAGES = PURGE.where(MESSAGES.c.stage_id.in_(bindparam("ids", expanding=True)))
+UNPARK = (
+    update(MESSAGES)
+    .where(MESSAGES.c.workflow_id == bindparam("workflow"), MESSAGES.c.visible_at >= PARKED)
+    .values(visible_at=bindparam("at"))
+)
 _NOBODY_DIED = or_(MESSAGES.c.holder.is_(None), MESSAGES.c.holder == bindparam("by"))
 TAKE_BACK = (
     update(MESSAGES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stabilize import StageExecution, TaskResult
+from tests.crash.shapes import AtOnce
 from tests.support.builders import Engine, Gate, Recorder, Script, eventually, ok, stage, workflow
 
 
@@ -33,6 +34,22 @@ def test_a_workflow_paused_in_the_middle_of_a_body_goes_on_when_resumed(engine: 
     assert ran.workflow.paused is not None
     assert not ran.workflow.paused.is_paused
     assert ran.workflow.paused.resume_time is not None
+
+
+def test_what_is_parked_in_the_very_turn_that_resumes_goes_on(engine: Engine) -> None:
+    def body(stage: StageExecution) -> TaskResult:
+        engine.store.pause(stage.workflow_id, "alice")
+        engine.orchestrator.resume(stage.workflow_id)  # waits for the turn that records this body
+        return TaskResult.success()
+
+    made = workflow(stage("a", does=[body, body]), stage("b", after="a"))
+    engine.submit(made)
+    engine.executor = AtOnce()
+
+    ran = engine.go_on(made)
+
+    assert ran.status == "SUCCEEDED"
+    assert ran.tasks("a") == ["SUCCEEDED", "SUCCEEDED"]
 
 
 def test_a_workflow_paused_in_its_last_body_ends_when_resumed(engine: Engine) -> None:

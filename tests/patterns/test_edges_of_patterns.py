@@ -22,6 +22,7 @@ from stabilize.models import MultiInstanceConfig
 from stabilize.models.definition import stage_to_dict
 from stabilize.models.triggers import Timer
 from stabilize.queue.messages import AddMultiInstance, CancelRegion, CancelStage
+from tests.crash.shapes import AtOnce
 from tests.support.builders import (
     Engine,
     Gate,
@@ -505,6 +506,21 @@ def test_the_outputs_of_a_child_come_back(engine: Engine) -> None:
 
     assert ran.status == "SUCCEEDED"
     assert end.contexts[0]["sub_workflow_outputs"] == {"answer": 42}
+
+
+def test_a_child_that_ends_in_a_turn_of_its_parent_brings_its_outputs(engine: Engine) -> None:
+    engine.executor = AtOnce()  # so each turn records a stage of the parent and one of the child
+    child = _child(stage("x", does="puts", context={"puts": {"answer": 42}}))
+
+    ran = engine.run(
+        stage("call", does="SubWorkflowTask", context=child),
+        stage("0"),
+        *(stage(f"{n}", after=f"{n - 1}") for n in range(1, 6)),
+    )
+
+    assert ran.status == "SUCCEEDED"
+    assert ran["call"].outputs["sub_workflow_status"] == "SUCCEEDED"
+    assert ran["call"].outputs["sub_workflow_outputs"] == {"answer": 42}
 
 
 def _two_ways() -> list[StageExecution]:
