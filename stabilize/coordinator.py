@@ -15,7 +15,7 @@ from stabilize.backends import rolled_back_on_error
 from stabilize.backends.base import pause_within
 from stabilize.database_clock import DatabaseClock
 from stabilize.desk import Desk, Submission
-from stabilize.errors import ConcurrencyError
+from stabilize.errors import ConcurrencyError, in_short
 from stabilize.events.recorder import get_event_recorder
 from stabilize.flights import Flights
 from stabilize.lookout import Lookout
@@ -155,7 +155,7 @@ class Coordinator:
                 logging.WARNING if self.trouble in (1, 10, 100) else logging.DEBUG,
                 "%r is in trouble, trying again: %s",
                 self.database,
-                error,
+                in_short(error),
             )
             pause_within(min(2.0, 0.01 * 2 ** min(self.trouble, 8)))
             return 0

@@ -186,6 +186,11 @@ _TRANSIENT_NAMES = re.compile(
 )
 
 
+def in_short(error: BaseException) -> str:
+    """The first line of an error: a database's goes on with statement and values, for no log."""
+    return str(error).partition("\n")[0]
+
+
 def is_transient(error: BaseException) -> bool:
     """Say whether another try may succeed, by type first, then by the name of the class."""
     if isinstance(error, TransientError):

@@ -12,7 +12,7 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from stabilize.coordinator import Coordinator
-from stabilize.errors import ConcurrencyError
+from stabilize.errors import ConcurrencyError, in_short
 from stabilize.models import Worker as WorkerRow
 from stabilize.models.queue import PARKED
 from stabilize.queue.rows import MESSAGES
@@ -64,7 +64,7 @@ class Heartbeat:
                 if self._announces:
                     self._show()
             except (SQLAlchemyError, ConcurrencyError) as error:
-                logger.warning("a heartbeat failed, trying again: %s", error)
+                logger.warning("a heartbeat failed, trying again: %s", in_short(error))
         if self._announces:
             self._retire()
 

@@ -157,7 +157,8 @@ class Game:
             self._take_rights(marking, run)
         if status.is_complete:
             self._end(marking, run, status, move.deal)
-            self._settle_quiet(marking)
+            if not marking.is_terminated:
+                self._settle_quiet(marking)
             self._turn_over(marking)
             return
         del marking.active[run]

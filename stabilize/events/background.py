@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from stabilize.errors import StabilizeError
+from stabilize.errors import StabilizeError, in_short
 from stabilize.tasks.backoff import Backoff
 
 logger = logging.getLogger(__name__)
@@ -59,6 +59,6 @@ class Background:
                 failures = 0
             except (SQLAlchemyError, StabilizeError) as error:
                 done, failures = 0, failures + 1
-                logger.warning("%s failed, trying again: %s", self.name, error)
+                logger.warning("%s failed, trying again: %s", self.name, in_short(error))
             if not done:
                 self._wake.wait(_PATIENCE.seconds(failures) if failures else self._pause)

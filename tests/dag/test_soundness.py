@@ -203,6 +203,12 @@ def test_a_stage_that_ends_the_workflow_hides_nothing() -> None:
     }
 
 
+def test_nothing_begins_after_a_stage_that_ends_the_workflow() -> None:
+    ends = stage("stop", end="terminate")
+    join = stage("join", after=["a", "stop"], join_scope="general")
+    assert found(stage("a"), ends, join) == {("DEAD_STAGE", "join")}
+
+
 # --- what it takes ----------------------------------------------------------------------------
 
 

@@ -458,6 +458,18 @@ def test_the_rest_decides_when_a_region_is_withdrawn(engine: Engine) -> None:
     }
 
 
+def test_a_join_that_waits_for_quiet_does_not_start_after_an_explicit_end(engine: Engine) -> None:
+    ran = engine.run(
+        stage("a"),
+        stage("b", after="a"),
+        stage("stop", after="b", end="terminate"),
+        stage("join", after=["a", "stop"], join_scope="general"),
+    )
+
+    assert ran.status == "SUCCEEDED"
+    assert ran.statuses["join"] == "NOT_STARTED"
+
+
 def test_a_late_result_changes_nothing_after_an_explicit_end(engine: Engine) -> None:
     gate = Gate(TaskResult.success(outputs={"late": True}))
     made = workflow(stage("slow", does=gate), stage("stop", does="waits", end="terminate"))
