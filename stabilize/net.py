@@ -103,7 +103,7 @@ class Net:
         self.upstream.setdefault(down, {})[up] = up_position
 
     def tasks_of(self, stage: StageExecution) -> list[TaskExecution]:
-        return self.tasks.get(stage.id, [])
+        return self.tasks.get(stage.__dict__["id"], [])
 
     def owned(self, stage: StageExecution, owner: SyntheticStageOwner) -> list[StageExecution]:
         """The synthetic stages that `stage` has before, after, or for its failure."""

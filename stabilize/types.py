@@ -242,11 +242,14 @@ class Setting:
     def __get__(self, instance: Any, owner: type) -> Any:
         if instance is None:
             return UNSET
-        raw = instance.definition.get(self._name)
+        definition = instance.__dict__.get("definition")  # where it is: read all the time
+        if definition is None:
+            definition = instance.definition
+        raw = definition.get(self._name)
         if raw is None:
             if self._factory is None:
                 return self._default
-            raw = instance.definition[self._name] = self._factory()
+            raw = definition[self._name] = self._factory()
         return raw if self._load is None else self._load(raw)
 
     def __set__(self, instance: Any, value: Any) -> None:

@@ -92,15 +92,16 @@ def view_of(net: Net, stage: StageExecution, database: Database, handed: Handed)
     workflow: Workflow = clone(net.workflow)
     workflow.__dict__["context"] = copied(net.workflow.context)
     workflow.__dict__["stages"] = _Stages(database, workflow.id)
-    where = f"stage {stage.ref_id!r} of workflow {stage.workflow_id}"
-    own = copied(stage.context)
-    context = {**own, **copied(stage.delivered)}
     seen: StageExecution = clone(stage)
-    seen.__dict__.update(
+    state = seen.__dict__
+    where = f"stage {state['ref_id']!r} of workflow {state['workflow_id']}"
+    own = copied(state["context"])
+    context = {**own, **copied(state["delivered"])}
+    state.update(
         own_context=own,
         context=InheritingContext(context, inherit, where, shared=is_instance),
-        outputs=copied(stage.outputs),
-        definition=copied(stage.definition),
+        outputs=copied(state["outputs"]),
+        definition=copied(state["definition"]),
         tasks=[clone(task) for task in net.tasks_of(stage)],
         workflow=workflow,
     )

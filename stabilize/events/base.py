@@ -79,9 +79,7 @@ def event_type_of(value: str) -> EventType:
 
 def status_after(kind: EventType, data: Mapping[str, Any]) -> str | None:
     """The status of an entity after an event, None when the event says nothing of it."""
-    return (
-        data.get("status") or data.get("new_status") or _STATUSES[kind._value_]
-    )  # not hashed: slow
+    return data.get("status") or data.get("new_status") or _STATUSES[kind._value_]
 
 
 def built(kind: type[T], values: dict[str, Any]) -> T:

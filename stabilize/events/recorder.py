@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, bindparam, select
 
@@ -19,9 +18,6 @@ from stabilize.events.rows import EVENTS, Draft, inserter_for
 from stabilize.events.snapshots import SnapshotStore
 from stabilize.events.sql_store import SqlEventStore
 from stabilize.events.store import EventStore
-
-if TYPE_CHECKING:
-    pass
 
 
 class EventRecorder(RecorderByHand):
