@@ -217,14 +217,14 @@ def test_a_long_running_body_is_held_by_heartbeats(backend: BackendUnderTest) ->
     from datetime import timedelta
 
     gate = Gate()
-    with Engine(backend.url, lock_duration=timedelta(seconds=0.6)) as engine:
+    with Engine(backend.url, lock_duration=timedelta(seconds=1.6)) as engine:
         made = workflow(stage("a", does=gate))
         engine.submit(made)
         with engine.started(), Engine(backend.url) as second:
             second.learn(*made.stages)
             with second.started():
                 assert gate.entered.wait(10)
-                threading.Event().wait(1.5)  # two leases and a half
+                threading.Event().wait(4)  # two leases and a half
                 gate.opened.set()
                 eventually(lambda: engine.status(made) == "SUCCEEDED")
 
