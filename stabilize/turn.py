@@ -30,11 +30,7 @@ from stabilize.outbox import Outbox, is_of
 from stabilize.queue.messages import FailWorkflow, Message, StageLevel, TaskLevel
 from stabilize.queue.queue import Queue
 from stabilize.queue.rows import bury, failure_of, message_of
-from stabilize.queue.taking import (
-    Taking,
-    attempts_of,
-    lock_messages,
-)
+from stabilize.queue.taking import Taking, attempts_of, lock_messages
 from stabilize.reader import STORED, NetReader
 from stabilize.status import WorkflowStatus
 from stabilize.tasks.body import Outcome
