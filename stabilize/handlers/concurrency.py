@@ -33,15 +33,19 @@ def take_slot(turn: Turn, workflow: Workflow) -> bool:
     if scope is None:
         return True
     _lock(turn, scope)
-    owners = turn.connection.scalars(
-        select(Claim.owner).where(Claim.scope == scope, Claim.kind == _SLOT)
-    ).all()
+    owners = _owners(turn, scope)
     if workflow.id in owners:
         return True
     if len(owners) >= workflow.max_concurrent_executions:
         return False
     _give(turn, scope, workflow.id)
     return True
+
+
+def _owners(turn: Turn, scope: str) -> set[str]:
+    """The workflows that hold a slot of `scope`; claims are written at once, and never late."""
+    query = select(Claim.owner).where(Claim.scope == scope, Claim.kind == _SLOT)
+    return set(turn.connection.scalars(query))
 
 
 def _give(turn: Turn, scope: str, workflow_id: str) -> None:
@@ -72,11 +76,7 @@ def release_slot(turn: Turn, workflow: Workflow) -> None:
         )
         .order_by(Workflow.created_at, Workflow.id)
     ).all()
-    holding = set(
-        turn.connection.scalars(
-            select(Claim.owner).where(Claim.scope == scope, Claim.kind == _SLOT)
-        )
-    )
+    holding = _owners(turn, scope)
     queued = [row for row in waiting if row.id not in holding]
     if not queued:
         return
