@@ -58,12 +58,17 @@ class Game:
             if stage.milestone_ref_id and stage.milestone_status:
                 wanted = self.watched.setdefault(stage.milestone_ref_id, [])
                 wanted.append(WorkflowStatus[stage.milestone_status])
+        chosen = {r for r, s in self.stages.items() if s.deferred_choice_group}
+        self.lasting = chosen.union(self.watched)
+        """The stages that begin in one move and end in another, for others are told of it."""
         self.sections = {r: self._section(r) for r, s in self.stages.items() if s.section}
         self._quiet = [r for r in self._in_order() if self.rules[r].asks_for_quiet]
         self._place = {ref: place for place, ref in enumerate(self.stages)}
         self._counts = {0, 1, 2, *(r.needed for r in self.rules.values())}
         self._deals: dict[str, list[Deal | None]] = {}
         self._fresh: list[Run] = []
+        self.doubled: set[str] = set()
+        """Stages seen to run twice in one thread: two of their tokens lie on one edge."""
         self._may_fail = may_fail
         self._tell = tell
 
@@ -105,7 +110,7 @@ class Game:
                     return self._endings(run, S.SKIPPED)
                 case gates.Withdraw():
                     return [Move(run, S.CANCELED)]
-        if wanted:  # others see what it is, so it becomes one thing after the other
+        if run.ref_id in self.lasting:
             course = [S.NOT_STARTED, S.RUNNING, *(s for s in wanted if not s.is_complete)]
             course = list(dict.fromkeys(course))
             if run.status is not course[-1]:
@@ -157,13 +162,13 @@ class Game:
             self._take_rights(marking, run)
         if status.is_complete:
             self._end(marking, run, status, move.deal)
-            if not marking.is_terminated:
-                self._settle_quiet(marking)
-            self._turn_over(marking)
-            return
-        del marking.active[run]
-        marking.active[run._replace(status=status)] = None
-        marking.statuses[run.ref_id] = status
+        else:
+            del marking.active[run]
+            marking.active[run._replace(status=status)] = None
+            marking.statuses[run.ref_id] = status
+        if not marking.is_terminated:
+            self._settle_quiet(marking)
+        self._turn_over(marking)
 
     def _turn_over(self, marking: Marking) -> None:
         """Of the runs that became active together the first comes last: it is played first."""
@@ -196,10 +201,13 @@ class Game:
         if self.stages[run.ref_id].end and status in CONTINUABLE_STATUSES:
             marking.active.clear()
             marking.is_terminated = True
-        elif status is S.TERMINAL and not failure_is_absorbed(run.ref_id, self._joins_after):
+        elif status is S.TERMINAL and not self.failure_is_absorbed(run.ref_id):
             marking.has_failed = True
         else:
             self._put(marking, self._tokens(run, TOKEN_OF[status], deal or {}))
+
+    def failure_is_absorbed(self, ref_id: str) -> bool:
+        return failure_is_absorbed(ref_id, self._joins_after)
 
     def _joins_after(self, ref_id: str) -> Iterator[tuple[str, JoinRule]]:
         return ((ref, self.rules[ref]) for ref in self.downstream[ref_id])
@@ -234,6 +242,9 @@ class Game:
     ) -> Run:
         number = marking.runs[ref_id] = marking.runs.get(ref_id, 0) + 1
         run = Run(ref_id, thread, number, status)
+        if (ref_id, thread) in marking.threads:
+            self.doubled.add(ref_id)
+        marking.threads.add((ref_id, thread))
         marking.active[run] = None
         marking.statuses.pop(ref_id, None)
         self._fresh.append(run)

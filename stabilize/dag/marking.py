@@ -54,7 +54,10 @@ class Move(NamedTuple):
 
 @dataclass
 class Marking:
-    """A state of the token game. `trail` links the stages that began, from the last one."""
+    """A state of the token game. `trail` links the stages that began, from the last one.
+
+    `runs`: how many of each stage there were, and in which `threads`.
+    """
 
     active: dict[Run, None] = field(default_factory=dict)
     tallies: dict[str, dict[str, Tally]] = field(default_factory=dict)
@@ -62,6 +65,7 @@ class Marking:
     claims: dict[tuple[str, str], str] = field(default_factory=dict)
     statuses: dict[str, WorkflowStatus] = field(default_factory=dict)
     runs: dict[str, int] = field(default_factory=dict)
+    threads: set[tuple[str, str]] = field(default_factory=set)
     trail: tuple[Any, str] | None = None
     has_failed: bool = False
     is_terminated: bool = False
@@ -75,6 +79,7 @@ class Marking:
             claims=dict(self.claims),
             statuses=dict(self.statuses),
             runs=dict(self.runs),
+            threads=set(self.threads),
         )
 
     def key(self, counted: Collection[str]) -> Hashable:
@@ -90,6 +95,7 @@ class Marking:
             frozenset(self.claims.items()),
             frozenset(self.statuses.items()),
             frozenset((ref, self.runs[ref]) for ref in counted if ref in self.runs),
+            frozenset(ran for ran in self.threads if ran[0] in counted),
             self.has_failed,
         )
 

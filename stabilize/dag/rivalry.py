@@ -50,8 +50,7 @@ def rivals_in(game: Game) -> dict[str, Rivals]:
 
 def counted_in(game: Game, rivals: Collection[str]) -> set[str]:
     """The stages whose number of runs so far may decide what follows."""
-    threads = reach(_sources(game), game.downstream.__getitem__)
-    return threads.union(game.sections, game.watched, rivals)
+    return _repeated(game).union(game.sections, game.watched, rivals)
 
 
 def above(game: Game, *ref_ids: str) -> set[str]:
@@ -67,6 +66,11 @@ def _sources(game: Game) -> set[str]:
         for ref, stage in game.stages.items()
         if stage.split_type is SplitType.THREADS or stage.join_type is JoinType.MULTI_MERGE
     }
+
+
+def _repeated(game: Game) -> set[str]:
+    """The stages that may run several times."""
+    return reach(_sources(game) | game.doubled, game.downstream.__getitem__)
 
 
 def _mixing(game: Game) -> set[str]:
@@ -94,21 +98,44 @@ def _mixing(game: Game) -> set[str]:
     return mixing
 
 
+def _fed_twice(game: Game) -> Iterator[str]:
+    """The joins at which two tokens of one thread may come by one edge.
+
+    Which of them the round has that the other edges complete hangs on who is first.
+    """
+    direct = {
+        ref
+        for source in game.doubled
+        if game.rules[source].type is not JoinType.XOR or game.failure_is_absorbed(source)
+        for ref in game.downstream[source]
+    }
+    below = reach(direct, game.downstream.__getitem__)
+    return (ref for ref in below if len(game.upstream[ref]) > 1)
+
+
 def _rivalries(game: Game) -> Iterator[set[str]]:
-    for ref in _mixing(game):
+    for ref in (*_mixing(game), *_fed_twice(game)):
         yield above(game, ref)
-    for ref, stage in game.stages.items():
-        watched = stage.milestone_ref_id
-        if game.rules[ref].rest == "cancel":
+    for ref, rule in game.rules.items():
+        if rule.rest == "cancel":
             yield above(game, ref)  # the first ones withdraw the others
-        if watched and stage.milestone_status:
-            if stage.milestone_status == WorkflowStatus.NOT_STARTED.name:
-                yield above(game, watched)
-            if not WorkflowStatus[stage.milestone_status].is_complete:
-                yield {ref, watched}  # what it is now it may soon be no more
+    yield from _watching(game)
     yield from _users(game, lambda stage: stage.deferred_choice_group)
-    # others that hold a mutex end in the move in which they begin
-    yield from _users(game, lambda stage: stage.mutex_key if stage.ref_id in game.watched else None)
+    for users in _users(game, lambda stage: stage.mutex_key):
+        if not users.isdisjoint(game.lasting):  # else each gives it back in the move that took it
+            yield users
+
+
+def _watching(game: Game) -> Iterator[set[str]]:
+    """A stage and what it watches, which may soon not be any more what it is now."""
+    repeated = _repeated(game)
+    for ref, stage in game.stages.items():
+        watched, status = stage.milestone_ref_id, stage.milestone_status
+        if watched and status:
+            if status == WorkflowStatus.NOT_STARTED.name or watched in repeated:
+                yield {ref, watched} | above(game, watched)  # whose tokens change it
+            elif not WorkflowStatus[status].is_complete:
+                yield {ref, watched}
 
 
 def _users(game: Game, key: Callable[[StageNode], str | None]) -> Iterator[set[str]]:
@@ -120,10 +147,11 @@ def _users(game: Game, key: Callable[[StageNode], str | None]) -> Iterator[set[s
 
 
 def _may_hold_and_wait(game: Game, section: set[str]) -> bool:
-    """Say whether a part of a section, once begun, may wait for what is outside of it."""
+    """Say whether a part of a section, once begun, may wait for what is outside, or end it."""
     for ref in section:
         part = game.sections[ref]
         entries = {r for r in part if not game.upstream[r] or set(game.upstream[r]) - part}
-        if len(entries) > 1 or any(game.stages[r].milestone_ref_id for r in part - entries):
+        waits = any(game.stages[r].milestone_ref_id for r in part - entries)
+        if len(entries) > 1 or waits or any(game.stages[r].end for r in part):
             return True
     return False

@@ -24,7 +24,7 @@ from stabilize.dag.rivalry import Rivals, above, counted_in, rivals_in
 from stabilize.dag.splits import SplitRule, has_many_conditions
 from stabilize.dag.topological import reach
 from stabilize.dag.validation import validate_stage_graph
-from stabilize.status import JoinType, TokenKind, WorkflowStatus
+from stabilize.status import CONTINUABLE_STATUSES, JoinType, TokenKind, WorkflowStatus
 
 S = WorkflowStatus
 MAX_STEPS = 50_000
@@ -101,8 +101,6 @@ class Check:
         self, stages: Collection[StageNode], may_fail: Collection[str], max_steps: int
     ) -> None:
         self._game = Game(stages, may_fail, self._judge_join)
-        self._rivals = rivals_in(self._game)
-        self._counted = counted_in(self._game, self._rivals)
         self._steps = max_steps
         self._found: dict[tuple[Fault, str | None], Finding] = {}
         self._ran: set[str] = set()
@@ -127,6 +125,16 @@ class Check:
     # --- every way --------------------------------------------------------------------------
 
     def _explore(self) -> bool:
+        """Play every way, again when stages came up whose order counts; False: too many steps."""
+        while True:
+            doubled = set(self._game.doubled)
+            self._rivals = rivals_in(self._game)
+            self._counted = counted_in(self._game, self._rivals)
+            is_complete = self._play_all()
+            if not is_complete or self._game.doubled == doubled:
+                return is_complete
+
+    def _play_all(self) -> bool:
         """Play every way to its end; False: there were too many steps."""
         seen: set[Hashable] = set()
         waiting: list[tuple[Marking, Move | None]] = [(self._game.start(), None)]
@@ -152,10 +160,12 @@ class Check:
         ending: list[Move] = []
         for run in reversed(marking.active):  # the furthest on: ways that part meet again soon
             rivals, moves = self._rivals.get(run.ref_id), self._game.moves(marking, run)
-            if moves and self._game.stages[run.ref_id].end:
-                ending += moves  # it cuts the others short: after them nothing is missed
-                self._ran |= {run.ref_id for move in moves if _begins(move)}
-            elif rivals is not None:
+            if self._game.stages[run.ref_id].end:
+                cuts = [move for move in moves if move.status in CONTINUABLE_STATUSES]
+                ending += cuts  # short what the others do: after them nothing is missed
+                self._ran |= {run.ref_id for move in cuts if _begins(move)}
+                moves = [move for move in moves if move not in cuts]
+            if rivals is not None:
                 contested.setdefault(rivals, []).extend(moves)
             elif moves:
                 return moves

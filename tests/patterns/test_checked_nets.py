@@ -202,7 +202,7 @@ class Unreduced(Check):
         return [move for run in marking.active for move in self._game.moves(marking, run)]
 
 
-JOINS = ["AND", "AND", "OR", "MULTI_MERGE", "DISCRIMINATOR", "N_OF_M", "THREADS"]
+JOINS = ["AND", "AND", "OR", "XOR", "MULTI_MERGE", "DISCRIMINATOR", "N_OF_M", "THREADS"]
 WATCHED = ["RUNNING", "SUCCEEDED", "SUSPENDED", "NOT_STARTED", "SKIPPED", "TERMINAL"]
 
 
@@ -258,7 +258,7 @@ def test_to_leave_out_orders_that_make_no_difference_makes_none(
         made = workflow(*stages)
     except InvalidStageGraphError:
         assume(False)
-    reduced, full = Check(made.stages, (), 5_000), Unreduced(made.stages, (), 20_000)
+    reduced, full = Check(made.stages, (), 40_000), Unreduced(made.stages, (), 20_000)
 
     some, every = by_kind(reduced.findings()), by_kind(full.findings())
 
