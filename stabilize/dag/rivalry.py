@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from typing import Self
 
 from stabilize.dag.game import Game
 from stabilize.dag.nodes import StageNode
@@ -23,10 +24,19 @@ from stabilize.status import JoinType, SplitType, WorkflowStatus
 
 @dataclass(frozen=True)
 class Rivals:
-    """Stages for which it counts who is first, and all that leads to them."""
+    """Stages for which it counts who is first; `above` adds all that lets one of them begin."""
 
     members: frozenset[str]
     above: frozenset[str]
+
+    @classmethod
+    def of(cls, game: Game, members: Collection[str]) -> Self:
+        def allowing(ref: str) -> Iterator[str]:
+            yield from game.upstream[ref]
+            if watched := game.stages[ref].milestone_ref_id:
+                yield watched
+
+        return cls(frozenset(members), frozenset(reach(members, allowing)))
 
 
 def rivals_in(game: Game) -> dict[str, Rivals]:
@@ -42,9 +52,8 @@ def rivals_in(game: Game) -> dict[str, Rivals]:
         waiting += [s for s in sections if not s.isdisjoint(rivals) and not s <= rivals]
     return {
         ref: rivals
-        for group in groups
-        for rivals in [Rivals(frozenset(group), frozenset(above(game, *group) | group))]
-        for ref in group
+        for rivals in (Rivals.of(game, group) for group in groups)
+        for ref in rivals.members
     }
 
 

@@ -209,6 +209,79 @@ def test_nothing_begins_after_a_stage_that_ends_the_workflow() -> None:
     assert found(stage("a"), ends, join) == {("DEAD_STAGE", "join")}
 
 
+def test_a_stage_that_ends_the_workflow_may_be_watched_until_then() -> None:
+    ends = stage("stop", end="terminate")
+    watches = stage(
+        "x", deferred_choice_group="g", milestone_ref_id="stop", milestone_status="RUNNING"
+    )
+    assert found(ends, watches, stage("y", deferred_choice_group="g")) == set()
+
+
+@pytest.mark.parametrize("right", ["section", "mutex_key"])
+def test_what_a_stage_that_ends_the_workflow_holds_may_have_been_free_before(right: str) -> None:
+    ends = stage("stop", end="terminate", **{right: "m"})
+    watches = stage("x", milestone_ref_id="stop", milestone_status="SUCCEEDED")
+    behind = stage("y", after="a", **{right: "m"})
+    assert found(watches, ends, stage("a"), behind) == {("DEAD_STAGE", "x")}
+
+
+def test_what_a_choice_withdraws_is_withdrawn_before_the_chosen_one_ends() -> None:
+    ends = stage("stop", deferred_choice_group="g", end="terminate")
+    join = stage("join", after=["a", "b"])
+    assert found(ends, stage("a", deferred_choice_group="g"), stage("b"), join) == {
+        ("LOOSE_JOIN", "join")
+    }
+
+
+# --- which order counts -----------------------------------------------------------------------
+
+
+def test_a_failed_merge_may_come_before_or_after_what_it_merged_first() -> None:
+    findings = found(
+        stage("s"),
+        stage("a", after="s"),
+        stage("merge", after=["s", "a"], **XOR),
+        stage("join", after=["s", "merge"]),
+        stage("choice", after="join", split_type=SplitType.OR, split_conditions={"b": "x"}),
+        stage("b", after="choice"),
+        stage("first", after=["join", "b"], join_type=JoinType.DISCRIMINATOR),
+    )
+    assert findings == {
+        ("MERGED_TWICE", "merge"),
+        ("NO_BRANCH", "choice"),
+        ("LEFTOVER", "join"),
+    }
+
+
+def test_threads_may_be_merged_again_before_or_after_the_other_branch() -> None:
+    findings = found(
+        stage("s", split_type=SplitType.THREADS, split_count=4),
+        stage("pair", after="s", join_type=JoinType.THREADS, join_threshold=2),
+        choice("c", "a", "b", after="pair"),
+        stage("a", after="c"),
+        stage("b", after="c"),
+        stage("other"),
+        stage("join", after=["a", "other"]),
+    )
+    assert findings == {("LOOSE_JOIN", "join"), ("LEFTOVER", "join")}
+
+
+def test_a_stage_may_begin_before_the_one_it_watches_is_passed_over() -> None:
+    split = stage("s", split_type=SplitType.OR, split_conditions={"a": "1 > 2", "b": "True"})
+    early = stage("x", milestone_ref_id="a", milestone_status="NOT_STARTED")
+    assert found(split, early, stage("a", after="s"), stage("b", after="s")) == {
+        ("DEAD_STAGE", "a")
+    }
+
+
+def test_a_choice_may_fall_on_what_another_stage_allows_first() -> None:
+    allowed = stage(
+        "x", deferred_choice_group="g", milestone_ref_id="a", milestone_status="SUCCEEDED"
+    )
+    others = stage("y", deferred_choice_group="g"), stage("a", mutex_key="k")
+    assert found(allowed, *others) == set()
+
+
 # --- what it takes ----------------------------------------------------------------------------
 
 
