@@ -7,7 +7,9 @@ What other orders reach is reached by this one, every marking in which nothing c
 and no run ever comes back to where it was, so that no move is put off for ever. Tokens that meet at
 a join do so whichever comes first, for a join counts what has come, thread by thread. For rivals
 that does not hold: they are told here, and all moves of a group of them are played, as soon as no
-run outside of the group can still lead to one of it.
+run outside of the group can still let one of it begin. Nor does it hold once a stage has run twice
+in one thread (`Game.doubled`). Up to the first time it does, so that this order comes upon it as
+well as any other; from then on the joins below that stage have rivals, and all is played again.
 """
 
 from __future__ import annotations
