@@ -70,9 +70,7 @@ class Net:
         self.stages[stage.id] = stage
         self.tasks[stage.id] = list(tasks)
         if stage.definition:
-            self.has_gates |= not GATES.isdisjoint(stage.definition)
-            self.has_groups |= "mi_config" in stage.definition
-            self.has_quiet_joins |= self.rule_of(stage).asks_for_quiet
+            self.note(stage)
         if stage.latest:
             self.newest[stage.ref_id] = stage
         if stage.synthetic_stage_owner is SyntheticStageOwner.INSTANCE:
@@ -82,6 +80,12 @@ class Net:
             if stage.run > 1:
                 siblings[:] = [s for s in siblings if s.ref_id != stage.ref_id]
             siblings.append(stage)
+
+    def note(self, stage: StageExecution) -> None:
+        """See what a stage, read or not, asks of the turns of its workflow."""
+        self.has_gates |= not GATES.isdisjoint(stage.definition)
+        self.has_groups |= "mi_config" in stage.definition
+        self.has_quiet_joins |= _rule_of(stage).asks_for_quiet
 
     def let_go(self) -> None:
         """Forget the instances read longest ago, beyond the bound."""
@@ -153,7 +157,8 @@ def _entity(kind: type[E], row: Mapping[str, Any]) -> E:
 
 
 def _rule_of(stage: StageExecution) -> JoinRule:
-    if stage.join_type is JoinType.AND and not stage.join_keep and not stage.on_branch_failure:
+    settings = (stage.join_keep, stage.join_scope, stage.on_branch_failure)
+    if stage.join_type is JoinType.AND and not any(settings):
         return PLAIN
     return JoinRule.of(stage)
 

@@ -156,4 +156,6 @@ def is_of(message: Message, workflow_id: str, stage_id: str | None) -> bool:
     """Say whether a message goes when a workflow, or one stage run of it, is withdrawn."""
     if message.execution_id != workflow_id or message.tidies_up:
         return False
-    return stage_id is None or getattr(message, "stage_id", None) == stage_id
+    if stage_id is None:
+        return True
+    return getattr(message, "stage_id", None) == stage_id and not message.is_for_any_run

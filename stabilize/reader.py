@@ -64,6 +64,11 @@ _BLOCK_EDGES = _EDGES.where(
     or_(_within(StageEdge.upstream_position), _within(StageEdge.downstream_position)),
 )
 _EDGES_FROM = _EDGES.where(StageEdge.upstream_ref_id.in_(bindparam("refs", expanding=True)))
+_DEFINITIONS = (
+    select(_STAGES.c.workflow_id, _STAGES.c.definition)
+    .where(_STAGES.c.workflow_id.in_(_IDS), _STAGES.c.position < BEYOND)
+    .distinct()
+)
 _STAGES_BY_ID = select(_STAGES).where(_STAGES.c.id.in_(_IDS))
 _IS_PART = _STAGES.c.synthetic_stage_owner.is_distinct_from(_INSTANCE)
 _PARTS = select(_STAGES).where(_STAGES.c.parent_stage_id.in_(_IDS), _IS_PART).order_by(*_IN_ORDER)
@@ -108,7 +113,18 @@ class NetReader:
         found = _read(self._connection, Workflow, _WORKFLOWS_BY_ID, ids)
         nets = {workflow.id: Net(workflow) for workflow in found}
         self._read_block(nets, 0)
+        self._note({id: net for id, net in nets.items() if not net.is_complete})
         return list(nets.values())
+
+    def _note(self, nets: Mapping[str, Net]) -> None:
+        """Know what the stages ask that have not been read."""
+        if nets:
+            for workflow_id, definition in self._connection.execute(
+                _DEFINITIONS, {"ids": list(nets)}
+            ):
+                stage = StageExecution.__new__(StageExecution)
+                stage.__dict__["definition"] = definition
+                nets[workflow_id].note(stage)
 
     def block_at(self, net: Net, position: int) -> None:
         """Make sure the block around `position` has been read."""

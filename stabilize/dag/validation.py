@@ -23,6 +23,14 @@ OPTIONS = {
 }
 
 
+_FITS = {
+    "join_rest": ("DISCRIMINATOR", "N_OF_M"),
+    "join_scope": ("AND", "OR"),
+    "join_keep": ("AND", "OR"),
+}
+"""The joins that an option changes as it says."""
+
+
 class InvalidStageGraphError(ValueError):
     """The stages mean nothing together; the message begins with the kind of fault."""
 
@@ -197,6 +205,18 @@ def _bad_option(_: _Graph, stage: StageNode) -> Iterator[str]:
         if value is not None and value not in allowed:
             fix = _suggest(value, allowed, f"write {', '.join(map(repr, allowed))} or None")
             yield f"bad_option: stage {stage.ref_id!r} has {option}={value!r}: {fix}"
+    for option, joins in _FITS.items():
+        join = stage.join_type.name
+        if getattr(stage, option) and join not in joins:
+            yield (
+                f"bad_option: stage {stage.ref_id!r} has {option} with JoinType.{join}: it is for "
+                f"{' and '.join(joins)}; drop it, or join otherwise"
+            )
+    if stage.join_rest and stage.join_type.name == "N_OF_M" and not stage.join_threshold:
+        yield (
+            f"bad_option: stage {stage.ref_id!r} waits for all its branches (join_threshold=0), so "
+            "that none comes after it has begun: drop join_rest, or set join_threshold"
+        )
     count = stage.split_count
     if count is None and stage.split_type.name == "THREADS":
         yield f"bad_option: stage {stage.ref_id!r} splits into threads: say how many (split_count)"

@@ -112,10 +112,11 @@ def _milestone(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:
     ref_id = stage.milestone_ref_id
     if ref_id is None or stage.milestone_status is None:
         return None
-    run = turn.reader.newest(net, ref_id)
+    run, wanted = turn.reader.newest(net, ref_id), WorkflowStatus[stage.milestone_status]
     status = None if run is None else run.status
-    ended = run is not None and run.phase is StagePhase.ENDED
-    return milestone(ref_id, WorkflowStatus[stage.milestone_status], status, has_ended=ended)
+    others = [r.status for r in net.stages.values() if r.ref_id == ref_id and is_active(r)]
+    ended = run is not None and run.phase is StagePhase.ENDED and not others
+    return milestone(ref_id, wanted, wanted if wanted in others else status, has_ended=ended)
 
 
 def _mutex(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:
@@ -211,4 +212,8 @@ def _component(turn: Turn, net: Net, stage: StageExecution) -> str:
 
 
 def _section_is_open(turn: Turn, net: Net, stage: StageExecution) -> bool:
-    return any(m.phase is not StagePhase.ENDED for m in _members(turn, net, stage))
+    members = _members(turn, net, stage)
+    if any(member.phase is not StagePhase.ENDED for member in members):
+        return True
+    refs = {member.ref_id for member in members}
+    return any(is_active(run) and run.ref_id in refs for run in net.stages.values())

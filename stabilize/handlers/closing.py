@@ -17,6 +17,8 @@ from stabilize.status import BEGUN_STATUSES, StagePhase, SyntheticStageOwner, Wo
 from stabilize.turn import Turn
 
 S = WorkflowStatus
+BUFFERED = "_buffered_signals"
+"""Where a run keeps how many signals are kept for its stage."""
 COUNTS = "_mi"
 """Where a run that is a group keeps what it counts."""
 ROWS_WITHDRAWN = 400
@@ -47,7 +49,7 @@ def close(
     elif kind is EventType.STAGE_FAILED:
         detail |= {"error": error or error_of(stage), "duration_ms": duration}
     turn.record(kind, stage, **describe(stage), **detail, **_without(event, detail))
-    _clean_up(turn, net, stage)
+    clean_up(turn, net, stage)
     leave(turn, net, stage)
 
 
@@ -63,19 +65,33 @@ def error_of(stage: StageExecution) -> str:
     return str(stage.context.get("error") or f"stage {stage.ref_id!r} failed without a reason")
 
 
-def _clean_up(turn: Turn, net: Net, stage: StageExecution) -> None:
+def clean_up(turn: Turn, net: Net, stage: StageExecution) -> None:
     if stage.context.get("stageTimeoutMs") is not None:
         turn.purge(stage.workflow_id, stage.id)
-    if stage.delivered.get("_buffered_signals"):
-        turn.connection.execute(
-            delete(BufferedSignal).where(
-                BufferedSignal.workflow_id == stage.workflow_id,
-                BufferedSignal.ref_id == stage.ref_id,
-            )
-        )
+    if stage.delivered.get(BUFFERED):
+        _hand_on_signals(turn, net, stage)
     for task in net.tasks_of(stage):
         if turn.worker.overrides(task.implementing_class, "on_cleanup"):
             _push_hook(turn, task, "on_cleanup")
+
+
+def _hand_on_signals(turn: Turn, net: Net, stage: StageExecution) -> None:
+    """Signals kept for the stage are for its other runs under way, or for nobody."""
+    others = [
+        run
+        for run in net.stages.values()
+        if run.ref_id == stage.ref_id and run is not stage and is_active(run)
+    ]
+    if others:
+        for run in others:
+            turn.set(run, delivered={**run.delivered, BUFFERED: stage.delivered[BUFFERED]})
+        return
+    turn.connection.execute(
+        delete(BufferedSignal).where(
+            BufferedSignal.workflow_id == stage.workflow_id,
+            BufferedSignal.ref_id == stage.ref_id,
+        )
+    )
 
 
 def _push_hook(turn: Turn, task: TaskExecution, hook: str) -> None:
@@ -95,11 +111,8 @@ def withdraw(
     hooks = [t for t in net.tasks_of(stage) if t.status is S.RUNNING]
     withdraw_parts(turn, net, stage, unstarted=unstarted)
     turn.purge(stage.workflow_id, stage.id)
-    if begun and CHILD in stage.delivered:
-        reason = f"stage {stage.ref_id!r} of its parent was withdrawn"
-        child_id = stage.delivered[CHILD]
-        turn.push(CancelWorkflow(execution_id=child_id, user="parent", reason=reason))
     if begun:
+        cancel_child(turn, stage, "was withdrawn")
         for task in net.tasks_of(stage):
             if not task.status.is_complete:
                 turn.set(task, status=S.CANCELED, end_time=turn.now)
@@ -114,6 +127,14 @@ def withdraw(
     for task in hooks:
         if turn.worker.overrides(task.implementing_class, "on_cancel"):
             _push_hook(turn, task, "on_cancel")
+
+
+def cancel_child(turn: Turn, stage: StageExecution, why: str) -> None:
+    """Cancel the workflow that a task of the stage has started and waits for."""
+    if CHILD in stage.delivered:
+        reason = f"stage {stage.ref_id!r} of its parent {why}"
+        child_id = stage.delivered[CHILD]
+        turn.push(CancelWorkflow(execution_id=child_id, user="parent", reason=reason))
 
 
 def withdraw_parts(
@@ -159,7 +180,7 @@ def instance_ref(group: StageExecution, index: int) -> str:
 
 
 def left_at_work(turn: Turn, net: Net) -> list[StageExecution]:
-    """The groups that have ended and let their instances run on."""
+    """The groups that have ended while instances of theirs run on."""
     if net.is_complete and not net.has_groups:
         return []
     query = select(StageExecution.parent_stage_id).where(
@@ -170,4 +191,4 @@ def left_at_work(turn: Turn, net: Net) -> list[StageExecution]:
     )
     ids = turn.read(query.distinct()).scalars().all()
     groups = [turn.reader.stage(net, id) for id in ids if id is not None]
-    return [g for g in groups if g and g.mi_config and not g.mi_config.sync_on_complete]
+    return [group for group in groups if group is not None and not is_active(group)]

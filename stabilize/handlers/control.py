@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stabilize.handlers.base import Handler
-from stabilize.handlers.closing import withdraw
+from stabilize.handlers.closing import withdraw, withdraw_instances
 from stabilize.handlers.flow import Arrival, put, runs_under_way
 from stabilize.handlers.lifecycle import complete_if_idle, news_for_parent
 from stabilize.handlers.signal import reached_run
@@ -38,7 +38,12 @@ class CancelStageHandler(Handler[CancelStage]):
         if not is_active(stage):
             if stage.status is S.NOT_STARTED and not net.workflow.status.is_complete:
                 turn.set(stage, definition={**stage.definition, "withdrawn": True})
+            elif stage.mi_config is not None:  # it has ended and lets its instances run on
+                withdraw_instances(turn, net, stage, unstarted=S.SKIPPED)
+                complete_if_idle(turn, net)
             return
+        if stage.parent_stage_id is not None:  # its parent sees that nobody asked to be canceled
+            turn.set(stage, definition={**stage.definition, "withdrawn": True})
         with turn.actor(message.user):
             withdraw(turn, net, stage, unstarted=S.SKIPPED, reason=message.reason)
         if stage.parent_stage_id is not None:

@@ -239,7 +239,7 @@ def _counted(
     for name in compile_expression(config.complete_when).names if config.complete_when else ():
         if instance.outputs.get(name):
             truths[name] = truths.get(name, 0) + 1
-    lost = instance.status.is_halt
+    lost = instance.status.is_halt or "withdrawn" in instance.definition
     failed = lost and instance.status is not S.CANCELED
     return {
         **counts,
@@ -326,6 +326,10 @@ class CancelMultiInstanceHandler(Handler[CancelMultiInstance]):
     def handle(self, message: CancelMultiInstance, turn: Turn) -> None:
         net = turn.net(message)
         group = reached_run(turn, net, turn.stage(message))
+        if group.mi_config is not None and group.status.is_complete:
+            withdraw_instances(turn, net, group, unstarted=S.SKIPPED)
+            complete_if_idle(turn, net)
+            return
         if group.status is not S.RUNNING or group.mi_config is None:
             return
         withdraw(turn, net, group)

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from stabilize.events.base import EventType
 from stabilize.handlers.admission import forget_choices, leave
 from stabilize.handlers.base import Handler
-from stabilize.handlers.closing import describe, withdraw, withdraw_parts
+from stabilize.handlers.closing import clean_up, describe, withdraw, withdraw_parts
 from stabilize.handlers.concurrency import take_slot
 from stabilize.handlers.flow import Arrival, put
 from stabilize.handlers.lifecycle import complete_if_idle, finish_stage
@@ -43,8 +43,8 @@ class JumpToStageHandler(Handler[JumpToStage]):
             _refuse(turn, net, source, f"Max jump count exceeded: {number - 1}/{limit}")
             return
         part = part_from(turn, net, target)
-        backward = source.ref_id in part
-        _leave(turn, net, source, message)
+        left = _leave(turn, net, source, message)
+        backward = left.ref_id in part
         if not source.loop:  # a loop bounds itself
             turn.set(net.workflow, jumps=number)
         turn.record(
@@ -58,13 +58,13 @@ class JumpToStageHandler(Handler[JumpToStage]):
         )
         brought = _brought(source, target, message, number)
         run = reopen(
-            turn, net, target, part, source=None if backward else source, delivered=brought
+            turn, net, target, part, source=None if backward else left, delivered=brought
         )
         turn.set(run, context={**run.context, **message.jump_context})
         if not backward:
             dead = [
-                Arrival(source, ref_id, TokenKind.DEAD, source.thread)
-                for ref_id in net.downstream.get(source.ref_id, ())
+                Arrival(left, ref_id, TokenKind.DEAD, left.thread)
+                for ref_id in net.downstream.get(left.ref_id, ())
                 if ref_id not in part
             ]
             put(turn, net, dead, bypassed=target.ref_id)
@@ -88,21 +88,38 @@ def _refuse(turn: Turn, net: Net, source: StageExecution, error: str) -> None:
     finish_stage(turn, net, source, S.TERMINAL, error=error)
 
 
-def _leave(turn: Turn, net: Net, source: StageExecution, message: JumpToStage) -> None:
-    """End the run that jumps; it succeeded, and puts no tokens by itself."""
+def _leave(
+    turn: Turn, net: Net, source: StageExecution, message: JumpToStage
+) -> StageExecution:
+    """End the run that jumps and the stage that it is a part of; return that one."""
+    _end(turn, net, source, message.jump_outputs, message.jump_context)
+    while source.parent_stage_id is not None:
+        parent = turn.reader.stage(net, source.parent_stage_id)
+        if parent is None or not is_active(parent):
+            break
+        source = parent
+        withdraw_parts(turn, net, source)
+        _end(turn, net, source, {}, {})
+    return source
+
+
+def _end(
+    turn: Turn, net: Net, source: StageExecution, outputs: dict[str, Any], context: dict[str, Any]
+) -> None:
+    """End a run; it succeeded, and puts no tokens by itself."""
     for task in net.tasks_of(source):
         if task.status is S.RUNNING:
             turn.set(task, status=S.SUCCEEDED, end_time=turn.now)
         elif not task.status.is_complete:
             turn.set(task, status=S.SKIPPED)
-    if message.jump_outputs:
-        turn.set(source, outputs={**source.outputs, **message.jump_outputs})
+    if outputs:
+        turn.set(source, outputs={**source.outputs, **outputs})
     turn.set(
         source,
         status=S.SUCCEEDED,
         end_time=turn.now,
         phase=StagePhase.ENDED,
-        context={**source.context, **message.jump_context},
+        context={**source.context, **context},
     )
     turn.record(
         EventType.STAGE_COMPLETED,
@@ -112,12 +129,11 @@ def _leave(turn: Turn, net: Net, source: StageExecution, message: JumpToStage) -
         end_time=turn.now,
         duration_ms=None if source.start_time is None else turn.now - source.start_time,
         outputs=source.outputs,
-        context=message.jump_context,
+        context=context,
     )
     turn.set(net.workflow, open_runs=net.workflow.open_runs - 1)
+    clean_up(turn, net, source)
     leave(turn, net, source)
-    if source.context.get("stageTimeoutMs") is not None:
-        turn.purge(source.workflow_id, source.id)
 
 
 def _brought(

@@ -141,9 +141,17 @@ def complete_if_idle(turn: Turn, net: Net) -> None:
 def _end_if_deadlocked(turn: Turn, net: Net) -> None:
     """End a workflow in which every open run waits for another one (WCP-11)."""
     waiting = waiting_runs(turn, net)
-    if len(waiting) < net.workflow.open_runs or any(
-        str(stage.waits_for).startswith("trigger:") for stage in waiting
-    ):
+    if any(str(stage.waits_for).startswith("trigger:") for stage in waiting):
+        return
+    stuck = {stage.id for stage in waiting}
+    for stage in waiting:  # what it is a part of waits for it
+        while stage.parent_stage_id and stage.parent_stage_id not in stuck:
+            parent = turn.reader.stage(net, stage.parent_stage_id)
+            if parent is None or not is_active(parent):
+                break
+            stuck.add(parent.id)
+            stage = parent
+    if len(stuck) < net.workflow.open_runs:
         return
     end_deadlocked(turn, net, "; ".join(f"{s.ref_id!r} waits for {s.waits_for}" for s in waiting))
 
@@ -201,11 +209,12 @@ def end_workflow(turn: Turn, net: Net, status: WorkflowStatus, **event: Any) -> 
     """End the workflow now: what is still under way is withdrawn."""
     workflow = net.workflow
     turn.purge(workflow.id)
+    left = left_at_work(turn, net)
     unstarted = S.CANCELED if status is S.CANCELED else S.NOT_STARTED
     for stage in runs_under_way(turn, net):
         if is_active(stage):
             withdraw(turn, net, stage, unstarted=unstarted)
-    for group in left_at_work(turn, net):
+    for group in left:
         withdraw_instances(turn, net, group, unstarted=unstarted)
     turn.set(workflow, status=status, end_time=turn.now)
     record_end(turn, workflow, status, **event)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, or_, select, true
 
 from stabilize.clock import new_id
 from stabilize.events.base import EventType
 from stabilize.handlers.admission import announce
 from stabilize.handlers.base import Handler
+from stabilize.handlers.closing import BUFFERED
 from stabilize.models import BufferedSignal, StageExecution
 from stabilize.models.triggers import Signal
 from stabilize.net import Net
@@ -19,24 +20,41 @@ from stabilize.turn import Turn
 
 S = WorkflowStatus
 MAX_BUFFERED = 1_000
-COUNT = "_buffered_signals"
 
 
 def reached_run(turn: Turn, net: Net, stage: StageExecution) -> StageExecution:
     """The run a message reaches: the id of any run names its stage.
 
-    The run that waits or is running if there is one, else the newest.
+    That run if it waits for a signal, else the oldest that does; else the one that is running, else
+    the newest.
     """
-    if stage.status in (S.SUSPENDED, S.RUNNING):
+    if _waits(stage):
         return stage
-    query = select(StageExecution.id).where(
+    waits = or_(
+        StageExecution.status == S.SUSPENDED, StageExecution.waits_for == _trigger_of(stage)
+    )
+    here = (
         StageExecution.workflow_id == stage.workflow_id,
         StageExecution.ref_id == stage.ref_id,
-        StageExecution.status.in_((S.SUSPENDED, S.RUNNING)),
     )
-    id = turn.read(query.order_by(StageExecution.run).limit(1)).scalar()
+    runs = select(StageExecution.id).order_by(StageExecution.run).limit(1)
+    id = turn.read(runs.where(*here, waits)).scalar()
+    if id is None and stage.status is not S.RUNNING:
+        id = turn.read(runs.where(*here, StageExecution.status == S.RUNNING)).scalar()
+    if id is None and stage.status is S.RUNNING:
+        return stage
     found = turn.reader.stage(net, id) if id else turn.reader.newest(net, stage.ref_id)
     return found or stage
+
+
+def _waits(stage: StageExecution) -> bool:
+    return stage.status is S.SUSPENDED or (
+        stage.phase is StagePhase.READY and stage.waits_for == _trigger_of(stage)
+    )
+
+
+def _trigger_of(stage: StageExecution) -> str:
+    return f"trigger:{stage.ref_id}"
 
 
 class SignalStageHandler(Handler[SignalStage]):
@@ -50,10 +68,11 @@ class SignalStageHandler(Handler[SignalStage]):
             return
         if _triggers(stage, message):
             sent = _values(message.signal_name, message.signal_data)
-            turn.set(stage, delivered={**stage.delivered, **sent})
+            sent["_triggered"] = True
+            turn.set(stage, delivered={**stage.delivered, **sent}, waits_for=None)
             turn.push(StartStage.of(stage, triggered=True))
             return
-        kept = stage.delivered.get(COUNT, 0)
+        kept = stage.delivered.get(BUFFERED, 0)
         if (
             message.persistent
             and kept < MAX_BUFFERED
@@ -75,7 +94,7 @@ class SignalStageHandler(Handler[SignalStage]):
 def _triggers(stage: StageExecution, message: SignalStage) -> bool:
     """The stage has its tokens and waits for this very signal to begin."""
     trigger = stage.trigger
-    waits = stage.waits_for == f"trigger:{stage.ref_id}" and stage.phase is StagePhase.READY
+    waits = stage.status is S.NOT_STARTED and _waits(stage)
     return waits and isinstance(trigger, Signal) and trigger.name == message.signal_name
 
 
@@ -112,7 +131,7 @@ def _wake(turn: Turn, net: Net, stage: StageExecution, message: SignalStage) -> 
 
 
 def _keep(turn: Turn, stage: StageExecution, message: SignalStage, kept: int) -> None:
-    turn.set(stage, delivered={**stage.delivered, COUNT: kept + 1})
+    turn.set(stage, delivered={**stage.delivered, BUFFERED: kept + 1})
     turn.connection.execute(
         insert(BufferedSignal),
         [
@@ -136,9 +155,11 @@ def _keep(turn: Turn, stage: StageExecution, message: SignalStage, kept: int) ->
     )
 
 
-def take_buffered_signal(turn: Turn, stage: StageExecution) -> dict[str, Any] | None:
-    """Use up the oldest signal kept for the stage, if there is one."""
-    kept = stage.delivered.get(COUNT, 0)
+def take_buffered_signal(
+    turn: Turn, stage: StageExecution, *, name: str | None = None
+) -> dict[str, Any] | None:
+    """Use up the oldest signal kept for the stage, of that name if one is given."""
+    kept = stage.delivered.get(BUFFERED, 0)
     if not kept:
         return None
     row = turn.connection.execute(
@@ -146,6 +167,7 @@ def take_buffered_signal(turn: Turn, stage: StageExecution) -> dict[str, Any] | 
         .where(
             BufferedSignal.workflow_id == stage.workflow_id,
             BufferedSignal.ref_id == stage.ref_id,
+            true() if name is None else BufferedSignal.name == name,
         )
         .order_by(BufferedSignal.id)
         .limit(1)
@@ -153,4 +175,4 @@ def take_buffered_signal(turn: Turn, stage: StageExecution) -> dict[str, Any] | 
     if row is None:
         return None
     turn.connection.execute(delete(BufferedSignal).where(BufferedSignal.id == row.id))
-    return {**_values(row.name, row.data), COUNT: kept - 1}
+    return {**_values(row.name, row.data), BUFFERED: kept - 1}

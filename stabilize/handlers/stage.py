@@ -14,7 +14,7 @@ from stabilize.dag.reducers import unknown_reducer
 from stabilize.events.base import EventType
 from stabilize.handlers.admission import admit, announce, is_gated
 from stabilize.handlers.base import Handler
-from stabilize.handlers.closing import describe, withdraw_parts
+from stabilize.handlers.closing import cancel_child, describe, withdraw_parts
 from stabilize.handlers.context import names_for
 from stabilize.handlers.instances import open_group
 from stabilize.handlers.lifecycle import (
@@ -27,7 +27,7 @@ from stabilize.handlers.runs import add_run, change_context
 from stabilize.handlers.signal import take_buffered_signal
 from stabilize.handlers.tokens import discard_tokens
 from stabilize.models import StageExecution
-from stabilize.models.triggers import Timer
+from stabilize.models.triggers import Signal, Timer
 from stabilize.net import BEYOND, Net, is_active
 from stabilize.queue.messages import (
     CancelStage,
@@ -110,7 +110,9 @@ def _offer(turn: Turn, stage: StageExecution) -> bool:
     if isinstance(stage.trigger, Timer):
         turn.push(StartStage.of(stage, triggered=True), delay_ms=stage.trigger.milliseconds)
         return False
-    signal = take_buffered_signal(turn, stage)
+    if not isinstance(stage.trigger, Signal):
+        return False
+    signal = take_buffered_signal(turn, stage, name=stage.trigger.name)
     if signal is None:
         return False
     turn.set(stage, delivered={**stage.delivered, **signal})
@@ -215,6 +217,7 @@ def _stop_tasks(turn: Turn, net: Net, stage: StageExecution, status: WorkflowSta
     """Close the open tasks and synthetic stages of a stage that ends out of turn."""
     turn.purge(stage.workflow_id, stage.id)
     withdraw_parts(turn, net, stage)
+    cancel_child(turn, stage, "has ended")
     for task in net.tasks_of(stage):
         if task.status is S.NOT_STARTED:
             turn.set(task, status=S.SKIPPED)
@@ -233,9 +236,12 @@ class PlanStageHandler(Handler[PlanStage]):
         if outcome is None:
             turn.execute(message)
             return
-        plan = deepcopy(outcome.plan)  # a turn that does not commit is played again
-        assert isinstance(plan, StagePlan)
         net = turn.net(message)
+        plan = deepcopy(outcome.plan)  # a turn that does not commit is played again
+        if not isinstance(plan, StagePlan):
+            missing = f"the builder of {stage.type!r} returned no plan"
+            _planning_failed(turn, net, stage, outcome.error or missing)
+            return
         if plan.error is not None:
             _planning_failed(turn, net, stage, plan.error)
             return
@@ -318,6 +324,8 @@ class ContinueParentStageHandler(Handler[ContinueParentStage]):
         net, stage = turn.net(message), turn.stage(message)
         if stage.status.is_complete or any(is_active(c) for c in net.children.get(stage.id, ())):
             return
+        if stage.phase is StagePhase.TASKS:  # its stages before had ended when it began them
+            return
         if stage.phase is StagePhase.BEFORE and not _failed(net, stage, Owner.STAGE_BEFORE):
             run_next_phase(turn, net, stage)
         else:
@@ -341,6 +349,11 @@ class CompleteStageHandler(Handler[CompleteStage]):
             is_active(child) for child in net.children.get(stage.id, ())
         ):
             return
+        for part in net.children.get(stage.id, ()):
+            if part.status is S.CANCELED and part.definition.get("withdrawn"):
+                reason = f"its stage {part.ref_id!r} was withdrawn"
+                turn.push(CancelStage.of(stage, user="system", reason=reason))
+                return
         core = [task.status for task in net.tasks_of(stage) if task.status.is_complete]
         core += _statuses(net, stage, Owner.STAGE_BEFORE)
         after = _statuses(net, stage, Owner.STAGE_AFTER)

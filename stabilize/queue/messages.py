@@ -36,6 +36,8 @@ class Message(_Value):
     """It is carried out in the executor; a handler gets it together with the outcome."""
     tidies_up: ClassVar[bool] = False
     """It is about what has ended: it stays when the messages of a workflow or stage are purged."""
+    is_for_any_run: ClassVar[bool] = False
+    """It came from outside for a stage, by the id of a run: it stays when that run is withdrawn."""
 
     execution_type: str = "PIPELINE"
     execution_id: str = ""
@@ -147,6 +149,8 @@ class CancelStage(StageLevel):
 class RestartStage(StageLevel):
     """Run a stage that is complete, and what follows it, once more."""
 
+    is_for_any_run: ClassVar[bool] = True
+
     user: str = ""
 
 
@@ -158,6 +162,8 @@ class SpawnInstances(StageLevel):
 
 class AddMultiInstance(StageLevel):
     """Add one instance to a group that is open (WCP-15, 36)."""
+
+    is_for_any_run: ClassVar[bool] = True
 
     instance_context: dict[str, Any] = field(default_factory=dict)
 
@@ -202,6 +208,8 @@ class JumpToStage(StageLevel):
 
 class SignalStage(StageLevel):
     """Send a signal to a stage: taken if it waits; else kept when `persistent`, or dropped."""
+
+    is_for_any_run: ClassVar[bool] = True
 
     signal_name: str = ""
     signal_data: dict[str, Any] = field(default_factory=dict)

@@ -38,7 +38,11 @@ PURGE = delete(MESSAGES).where(
     MESSAGES.c.queue == bindparam("queue"),
     MESSAGES.c.type.not_in(_TIDYING),
 )
-PURGE_STAGES = PURGE.where(MESSAGES.c.stage_id.in_(bindparam("ids", expanding=True)))
+_FOR_ANY_RUN = sorted(name for name, kind in MESSAGE_TYPES.items() if kind.is_for_any_run)
+PURGE_STAGES = PURGE.where(
+    MESSAGES.c.stage_id.in_(bindparam("ids", expanding=True)),
+    MESSAGES.c.type.not_in(_FOR_ANY_RUN),
+)
 UNPARK = (
     update(MESSAGES)
     .where(MESSAGES.c.workflow_id == bindparam("workflow"), MESSAGES.c.visible_at >= PARKED)

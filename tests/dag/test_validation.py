@@ -25,6 +25,7 @@ class Stage:
     context: dict[str, Any] = field(default_factory=dict)
     join_type: JoinType = JoinType.AND
     join_threshold: int = 0
+    join_keep: bool = False
     join_rest: str | None = None
     join_scope: str | None = None
     on_branch_failure: str | None = None
@@ -301,8 +302,9 @@ def test_a_stage_without_split_conditions_may_have_none() -> None:
     ],
 )
 def test_an_option_has_one_of_its_values(option: str, allowed: list[str], wrong: str) -> None:
+    fits = {"join_type": JoinType.DISCRIMINATOR} if option == "join_rest" else {}
     for value in [*allowed, None]:
-        validate_stage_graph([stage("a", **{option: value})])
+        validate_stage_graph([stage("a", **{option: value}, **fits)])
 
     message = fault_of(stage("a", **{option: wrong}))
 
@@ -312,6 +314,29 @@ def test_an_option_has_one_of_its_values(option: str, allowed: list[str], wrong:
 @pytest.mark.parametrize("wrong", ["", "zzz", True, 1, []])
 def test_an_option_like_no_other_is_refused_with_what_can_be_written(wrong: object) -> None:
     assert_fault(fault_of(stage("a", join_rest=wrong)), "bad_option", "'block', 'cancel' or None")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "join"),
+    [
+        ("join_rest", "block", JoinType.AND),
+        ("join_rest", "cancel", JoinType.THREADS),
+        ("join_scope", "general", JoinType.DISCRIMINATOR),
+        ("join_keep", True, JoinType.XOR),
+    ],
+)
+def test_an_option_is_refused_at_a_join_that_it_does_not_change(
+    option: str, value: object, join: JoinType
+) -> None:
+    message = fault_of(stage("a", **{option: value}, join_type=join))
+
+    assert_fault(message, "bad_option", "'a'", option, f"JoinType.{join.name}", "drop it")
+
+
+def test_a_join_that_waits_for_all_has_no_rest() -> None:
+    message = fault_of(stage("a", join_type=JoinType.N_OF_M, join_rest="block"))
+
+    assert_fault(message, "bad_option", "'a'", "join_threshold=0", "set join_threshold")
 
 
 @pytest.mark.parametrize("count", [0, 3, "how_many"])

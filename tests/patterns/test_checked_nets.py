@@ -226,8 +226,6 @@ def everything(draw: st.DrawFn) -> list[StageExecution]:
             "mutex_key": maybe("k"),
             "deferred_choice_group": maybe("g"),
             "end": maybe("terminate"),
-            "join_keep": draw(st.booleans()),
-            "join_scope": maybe("general"),
             "on_branch_failure": maybe("fail", "dead", "arrive"),
         }
         join = draw(st.sampled_from(JOINS)) if after[ref] else "AND"
@@ -235,7 +233,9 @@ def everything(draw: st.DrawFn) -> list[StageExecution]:
         if join in ("N_OF_M", "THREADS"):
             fields["join_threshold"] = draw(st.integers(1, len(after[ref])))
         if join in ("N_OF_M", "DISCRIMINATOR"):
-            fields |= {"join_rest": maybe("block", "cancel"), "join_scope": None}
+            fields["join_rest"] = maybe("block", "cancel")
+        if join in ("AND", "OR"):
+            fields |= {"join_keep": draw(st.booleans()), "join_scope": maybe("general")}
         if branches:
             fields["split_type"] = draw(st.sampled_from(SplitType))
             fields["split_count"] = draw(st.integers(0, 2))
