@@ -67,13 +67,16 @@ def to_dot(stages: Sequence[StageNode], runs: Iterable[StageNode]) -> str:
 
 
 def _for_mermaid(text: str) -> str:
-    for character, code in (("&", "&amp;"), ('"', "#quot;"), ("<", "&lt;"), (">", "&gt;")):
-        text = text.replace(character, code)
-    return text.replace("\n", " ")
+    codes = {"#": "#35;", "&": "&amp;", '"': "#quot;", "<": "&lt;", ">": "&gt;"}
+    return _in_one_line(text).translate(str.maketrans(codes))
 
 
 def _for_dot(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+    return _in_one_line(text).translate(str.maketrans({"\\": "\\\\", '"': '\\"'}))
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(text.splitlines())
 
 
 def _top_level(stages: Iterable[StageNode]) -> list[StageNode]:

@@ -282,7 +282,7 @@ class Game:
             self._activate(marking, ref_id, thread)
             tally.fired += 1
             if rule.rest == "cancel":
-                self._withdraw_branches(marking, ref_id, tally, wave)
+                self._withdraw_branches(marking, ref_id, tally, arrival.thread, wave)
         elif decision.verdict is Verdict.FAIL:
             self._activate(marking, ref_id, thread, S.TERMINAL)
             tally.fired += 1
@@ -348,20 +348,31 @@ class Game:
         return any(run.ref_id in above for run in marking.active)
 
     def _withdraw_branches(
-        self, marking: Marking, ref_id: str, tally: Tally, wave: deque[Arrival]
+        self, marking: Marking, ref_id: str, tally: Tally, thread: str, wave: deque[Arrival]
     ) -> None:
         """The join has what it needs: end what is still under way on its other branches."""
-        newest = {run.ref_id: run for run in marking.active}
-
-        def above(ref: str) -> list[str]:
-            return [] if ref in marking.runs else self.upstream[ref]
-
-        for ref in reach((r for r in self.upstream[ref_id] if r not in tally.best), above):
-            if ref in newest:
-                run = newest[ref]
+        first = [source for source in self.upstream[ref_id] if source not in tally.best]
+        merges = dict.fromkeys(first, False)
+        waiting = list(first)
+        while waiting:
+            ref = waiting.pop()
+            active = [
+                run
+                for run in marking.active
+                if run.ref_id == ref
+                and (run.thread == thread or (merges[ref] and run.thread.startswith(thread)))
+            ]
+            for run in active:
                 del marking.active[run]
                 self._leave(marking, run, S.CANCELED)
                 wave.extend(self._tokens(run, TokenKind.DEAD, {}))
+            if active or (ref, thread) in marking.threads:
+                continue
+            above = merges[ref] or self.rules[ref].type is JoinType.THREADS
+            for further in self.upstream[ref]:
+                if further not in merges:
+                    merges[further] = above
+                    waiting.append(further)
 
     def _pass_over(
         self, marking: Marking, ref_id: str, decision: Decision, thread: str, wave: deque[Arrival]

@@ -48,7 +48,7 @@ def validate_stage_graph(stages: Iterable[StageNode]) -> None:
     _check(graph, _empty_ref, _duplicate_ref, _unreachable_threshold, _self_edge, _unknown_ref)
     validate_dag(graph.stages)
     _check(graph, _bad_condition, _unknown_branch, _unknown_milestone)
-    _check(graph, _bad_milestone_status, _bad_option)
+    _check(graph, _bad_milestone_status, _bad_option, _bad_group)
     _check_mutual_waits(graph)
 
 
@@ -226,6 +226,26 @@ def _bad_option(_: _Graph, stage: StageNode) -> Iterator[str]:
         yield (
             f"bad_option: stage {stage.ref_id!r} has split_count={count!r}: write a number from "
             "0 up, or the context key of one"
+        )
+
+
+def _bad_group(_: _Graph, stage: StageNode) -> Iterator[str]:
+    config = stage.mi_config
+    if config is None:
+        return
+    for option in ("count", "join_threshold"):
+        value = getattr(config, option)
+        if type(value) is not int or value < 0:
+            yield (
+                f"bad_option: the instances of stage {stage.ref_id!r} have {option}={value!r}: "
+                "write a number from 0 up"
+            )
+            return
+    grows = config.allow_dynamic or config.count_from_context or config.collection_from_context
+    if not grows and config.join_threshold > config.count:
+        yield (
+            f"unreachable_join: stage {stage.ref_id!r} waits for {config.join_threshold} of its "
+            f"instances but has only {config.count}: lower join_threshold, or raise count"
         )
 
 

@@ -6,6 +6,8 @@ within one workflow, whose lock the turn holds, so that looking and claiming can
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import delete, insert, select
 
 from stabilize.dag.gates import (
@@ -217,3 +219,31 @@ def _section_is_open(turn: Turn, net: Net, stage: StageExecution) -> bool:
         return True
     refs = {member.ref_id for member in members}
     return any(is_active(run) and run.ref_id in refs for run in net.stages.values())
+
+
+def settle_sections(
+    turn: Turn,
+    net: Net,
+    refs: Collection[str],
+    target: StageExecution,
+    source: StageExecution | None,
+) -> None:
+    """The stages `refs` are opened again: who was in a section and jumps within it stays in it, and
+    one that nobody is in any more is free."""
+    if not net.has_gates:
+        return
+    seen: set[str] = set()
+    for ref_id in refs:
+        stage = net.newest[ref_id]
+        if stage.section is None or ref_id in seen:
+            continue
+        members = {member.ref_id for member in _members(turn, net, stage)}
+        seen |= members
+        owner = min(members)
+        if target.ref_id in members and source is not None and source.ref_id in members:
+            _claim(turn, stage, "section", stage.section, owner)
+        elif not any(is_active(r) and r.ref_id in members for r in net.stages.values()) and all(
+            ref in refs or net.newest[ref].phase is StagePhase.WAITING for ref in members
+        ):
+            _release(turn, stage, "section", stage.section, owner)
+            call(turn, net, f"section:{stage.section}")

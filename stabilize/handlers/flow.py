@@ -159,7 +159,7 @@ def _fire(
     else:
         take_all(turn, run, arrival.thread, closing=resets(tally, rule))
     if rule.rest == "cancel":
-        _withdraw_branches(turn, net, target, tally)
+        _withdraw_branches(turn, net, target, tally, arrival.thread)
 
 
 def _settle_kept(
@@ -243,21 +243,37 @@ def runs_under_way(turn: Turn, net: Net) -> list[StageExecution]:
     return sorted(found, key=lambda stage: stage.parent_stage_id is not None)
 
 
-def _withdraw_branches(turn: Turn, net: Net, target: StageExecution, tally: Tally) -> None:
-    """The join has what it needs: end what is still under way on its other branches."""
-    waiting = [ref_id for ref_id in net.upstream[target.ref_id] if ref_id not in tally.best]
-    seen = set(waiting)
+def _withdraw_branches(
+    turn: Turn, net: Net, target: StageExecution, tally: Tally, thread: str
+) -> None:
+    """The join has what it needs: end what is still under way on its other branches.
+
+    That is in its own thread, and above a merge of threads in those that it merges.
+    """
+    first = [ref_id for ref_id in net.upstream[target.ref_id] if ref_id not in tally.best]
+    merges = dict.fromkeys(first, False)
+    waiting = list(first)
+    reason = f"the join {target.ref_id!r} has the branches it needs"
     while waiting:
         ref_id = waiting.pop()
-        run = turn.reader.newest(net, ref_id)
-        assert run is not None
-        if is_active(run):
-            reason = f"the join {target.ref_id!r} has the branches it needs"
+        newest = turn.reader.newest(net, ref_id)
+        assert newest is not None
+        active = [
+            run
+            for run in net.stages.values()
+            if run.ref_id == ref_id
+            and is_active(run)
+            and (run.thread == thread or (merges[ref_id] and run.thread.startswith(thread)))
+        ]
+        for run in active:
             turn.push(CancelStage.of(run, user="system", reason=reason))
-        elif run.phase is StagePhase.WAITING:
-            further = set(net.upstream.get(ref_id, ())) - seen
-            seen |= further
-            waiting.extend(further)
+        if active or (newest.phase is not StagePhase.WAITING and newest.thread == thread):
+            continue
+        above = merges[ref_id] or net.rule_of(newest).type is JoinType.THREADS
+        for further in net.upstream.get(ref_id, ()):
+            if further not in merges:
+                merges[further] = above
+                waiting.append(further)
 
 
 def _pass_over(

@@ -16,6 +16,7 @@ from stabilize.handlers.base import Handler
 from stabilize.handlers.closing import (
     COUNTS,
     at_once,
+    error_of,
     instance_ref,
     withdraw,
     withdraw_instances,
@@ -206,7 +207,9 @@ class InstanceEndedHandler(Handler[InstanceEnded]):
             return
         if not config.sync_on_complete:
             if instance.status is S.TERMINAL:
-                end_workflow(turn, net, S.TERMINAL)  # no join is there to absorb it
+                error = f"instance {instance.ref_id!r} failed: {error_of(instance)}"
+                turn.set(net.workflow, context={**net.workflow.context, "error": error})
+                end_workflow(turn, net, S.TERMINAL, error=error)  # no join absorbs it
             return
         if group.status is not S.RUNNING:
             return
@@ -229,7 +232,16 @@ def _settle(
     if config.cancel_remaining or status is S.TERMINAL:
         withdraw_instances(turn, net, group, unstarted=S.SKIPPED)
     _collect(turn, net, group)
-    finish_stage(turn, net, group, group.failure_status() if status is S.TERMINAL else status)
+    if status is S.TERMINAL:
+        needed = config.complete_when or f"{config.join_threshold or counts['wanted']} to succeed"
+        error = (
+            f"{counts['succeeded']} of {counts['wanted']} instances succeeded and "
+            f"{counts['lost']} did not: the group needs {needed}"
+        )
+        turn.set(group, context={**group.context, "error": error})
+        finish_stage(turn, net, group, group.failure_status(), error=error)
+    else:
+        finish_stage(turn, net, group, status)
 
 
 def _counted(

@@ -1,4 +1,4 @@
-"""Going on elsewhere: jumps and restarts open a part of the graph again."""
+"""Going on elsewhere: jumps and restarts."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Any
 from sqlalchemy import select
 
 from stabilize.events.base import EventType
-from stabilize.handlers.admission import forget_choices, leave
+from stabilize.handlers.admission import leave
 from stabilize.handlers.base import Handler
-from stabilize.handlers.closing import clean_up, describe, withdraw, withdraw_parts
+from stabilize.handlers.closing import clean_up, describe, withdraw_parts
 from stabilize.handlers.concurrency import take_slot
 from stabilize.handlers.flow import Arrival, put
-from stabilize.handlers.lifecycle import complete_if_idle, finish_stage
-from stabilize.handlers.runs import activate, new_run
-from stabilize.handlers.tokens import discard_tokens
-from stabilize.models import StageExecution, Token
+from stabilize.handlers.lifecycle import NOTHING_CAN_GO_ON, complete_if_idle, finish_stage
+from stabilize.handlers.reopening import Opening, opening_at, reopen
+from stabilize.handlers.runs import CUT_SHORT, activate
+from stabilize.handlers.tokens import take_over
+from stabilize.models import StageExecution
 from stabilize.net import Net, is_active
 from stabilize.queue.messages import JumpToStage, RestartStage
 from stabilize.status import StagePhase, TokenKind, WorkflowStatus
@@ -42,9 +43,9 @@ class JumpToStageHandler(Handler[JumpToStage]):
         if number > limit and not source.loop:
             _refuse(turn, net, source, f"Max jump count exceeded: {number - 1}/{limit}")
             return
-        part = part_from(turn, net, target)
         left = _leave(turn, net, source, message)
-        backward = left.ref_id in part
+        opening = opening_at(turn, net, target, left)
+        backward = left.ref_id in opening.refs
         if not source.loop:  # a loop bounds itself
             turn.set(net.workflow, jumps=number)
         turn.record(
@@ -57,15 +58,14 @@ class JumpToStageHandler(Handler[JumpToStage]):
             jump_type="self_loop" if source is target else "backward" if backward else "forward",
         )
         brought = _brought(source, target, message, number)
-        run = reopen(
-            turn, net, target, part, source=None if backward else left, delivered=brought
-        )
-        turn.set(run, context={**run.context, **message.jump_context})
+        runs = reopen(turn, net, opening, source=left, delivered=brought)
+        for run in runs:
+            turn.set(run, context={**run.context, **message.jump_context})
         if not backward:
             dead = [
                 Arrival(left, ref_id, TokenKind.DEAD, left.thread)
                 for ref_id in net.downstream.get(left.ref_id, ())
-                if ref_id not in part
+                if ref_id not in opening.refs
             ]
             put(turn, net, dead, bypassed=target.ref_id)
         complete_if_idle(turn, net)
@@ -88,9 +88,7 @@ def _refuse(turn: Turn, net: Net, source: StageExecution, error: str) -> None:
     finish_stage(turn, net, source, S.TERMINAL, error=error)
 
 
-def _leave(
-    turn: Turn, net: Net, source: StageExecution, message: JumpToStage
-) -> StageExecution:
+def _leave(turn: Turn, net: Net, source: StageExecution, message: JumpToStage) -> StageExecution:
     """End the run that jumps and the stage that it is a part of; return that one."""
     _end(turn, net, source, message.jump_outputs, message.jump_context)
     while source.parent_stage_id is not None:
@@ -152,107 +150,6 @@ def _brought(
     }
 
 
-def part_from(turn: Turn, net: Net, target: StageExecution) -> set[str]:
-    """The stage and everything that follows it, by ref."""
-    part = {target.ref_id}
-    waiting = [target.ref_id]
-    while waiting:
-        for ref_id, position in net.downstream.get(waiting.pop(), {}).items():
-            if ref_id not in part:
-                turn.reader.block_at(net, position)
-                part.add(ref_id)
-                waiting.append(ref_id)
-    return part
-
-
-def reopen(
-    turn: Turn,
-    net: Net,
-    target: StageExecution,
-    part: set[str],
-    *,
-    source: StageExecution | None,
-    delivered: dict[str, Any],
-) -> StageExecution:
-    """Open a new generation of `part` and start it at `target`.
-
-    Runs of the part still going on are withdrawn, tokens in it are discarded, and an edge that
-    enters it from outside is offered again as its newest run left it.
-    """
-    for ref_id in part:
-        run = turn.reader.newest(net, ref_id)
-        assert run is not None
-        if is_active(run):
-            withdraw(turn, net, run)
-        else:
-            withdraw_parts(turn, net, run)  # a group may have let its instances run on
-        discard_tokens(turn, net, ref_id)
-        if run.phase is not StagePhase.WAITING:
-            new_run(turn, net, run, opens=1)
-    forget_choices(turn, [run for run in net.stages.values() if run.ref_id in part])
-    turn.write_rows()
-    fresh = turn.reader.newest(net, target.ref_id)
-    assert fresh is not None
-    run = activate(
-        turn, net, fresh, thread=target.thread, delivered={**fresh.delivered, **delivered}
-    )
-    _offer_again(turn, net, run, part, source)
-    return run
-
-
-def _offer_again(
-    turn: Turn, net: Net, run: StageExecution, part: set[str], source: StageExecution | None
-) -> None:
-    arrivals: list[Arrival] = []
-    for ref_id in part:
-        for upstream in net.upstream.get(ref_id, ()):
-            if upstream in part:
-                continue
-            outside = turn.reader.newest(net, upstream, net.upstream[ref_id][upstream])
-            assert outside is not None
-            kind, ordinal = _newest_token(turn, outside, ref_id)
-            if source is not None and upstream == source.ref_id:
-                kind = TokenKind.DEAD
-            if kind is None:
-                continue
-            arrival = Arrival(outside, ref_id, kind, outside.thread, ordinal + 1)
-            if ref_id == run.ref_id:
-                _consume(turn, arrival, run)
-            else:
-                arrivals.append(arrival)
-    if source is not None:
-        _, ordinal = _newest_token(turn, source, run.ref_id)
-        lead = Arrival(source, run.ref_id, TokenKind.LIVE, source.thread, ordinal + 2)
-        _consume(turn, lead, run)
-    put(turn, net, arrivals)
-
-
-def _consume(turn: Turn, arrival: Arrival, run: StageExecution) -> None:
-    turn.add_token(
-        source_id=arrival.source.id,
-        downstream_ref_id=arrival.ref_id,
-        ordinal=arrival.ordinal,
-        workflow_id=run.workflow_id,
-        upstream_ref_id=arrival.source.ref_id,
-        thread=arrival.thread,
-        generation=arrival.source.generation,
-        kind=arrival.kind,
-        consumer_id=run.id if arrival.kind is TokenKind.LIVE else None,
-        closed=True,
-    )
-
-
-def _newest_token(turn: Turn, source: StageExecution, ref_id: str) -> tuple[TokenKind | None, int]:
-    """The kind of the last token that a run put on an edge, and its ordinal (-1: none yet)."""
-    row = turn.connection.execute(
-        select(Token.kind, Token.ordinal)
-        .where(Token.source_id == source.id, Token.downstream_ref_id == ref_id)
-        .order_by(Token.ordinal.desc())
-        .limit(1)
-    ).first()
-    return (None, -1) if row is None else (row.kind, row.ordinal)
-
-
 class RestartStageHandler(Handler[RestartStage]):
     """Run a complete stage and what follows it once more; the workflow goes on."""
 
@@ -273,7 +170,33 @@ class RestartStageHandler(Handler[RestartStage]):
                 turn.record(
                     EventType.STATUS_CHANGED, workflow, old_status=before.name, new_status="RUNNING"
                 )
-        reopen(turn, net, stage, part_from(turn, net, stage), source=None, delivered={})
+        opening = opening_at(turn, net, stage, None)
+        reopen(turn, net, opening)
+        _go_on(turn, net, opening)
 
 
-__all__ = ["JumpToStageHandler", "RestartStageHandler", "part_from", "reopen"]
+def _go_on(turn: Turn, net: Net, opening: Opening) -> None:
+    """Run once more, outside of what is opened, what the failure of the workflow cut short."""
+    error = str(net.workflow.context.get("error", ""))
+    if error.startswith(NOTHING_CAN_GO_ON):
+        kept = {key: value for key, value in net.workflow.context.items() if key != "error"}
+        turn.set(net.workflow, context=kept)
+    query = select(StageExecution.id).where(
+        StageExecution.workflow_id == net.workflow.id,
+        StageExecution.parent_stage_id.is_(None),
+        StageExecution.phase == StagePhase.ENDED,
+        StageExecution.status.in_((S.CANCELED, S.NOT_STARTED)),
+    )
+    for id in turn.read(query.order_by(StageExecution.id)).scalars().all():
+        cut = turn.reader.stage(net, id)
+        if cut is None or CUT_SHORT not in cut.definition:
+            continue
+        definition = {k: v for k, v in cut.definition.items() if k != CUT_SHORT}
+        turn.set(cut, definition=definition)
+        if cut.ref_id not in opening.refs:
+            newest = turn.reader.newest(net, cut.ref_id) or cut
+            run = activate(turn, net, newest, thread=cut.thread)
+            take_over(turn, cut, run)
+
+
+__all__ = ["JumpToStageHandler", "RestartStageHandler"]

@@ -27,7 +27,7 @@ from stabilize.handlers.flow import (
     runs_under_way,
     settle_quiet,
 )
-from stabilize.handlers.runs import activate
+from stabilize.handlers.runs import CUT_SHORT, activate
 from stabilize.models import StageExecution, Workflow
 from stabilize.net import Net, is_active
 from stabilize.queue.messages import (
@@ -50,6 +50,7 @@ from stabilize.status import (
 from stabilize.turn import Turn
 
 S = WorkflowStatus
+NOTHING_CAN_GO_ON = "nothing can go on: "
 
 
 def run_next_phase(turn: Turn, net: Net, stage: StageExecution) -> None:
@@ -158,7 +159,7 @@ def _end_if_deadlocked(turn: Turn, net: Net) -> None:
 
 def end_deadlocked(turn: Turn, net: Net, reason: str) -> None:
     """End a workflow in which nothing can go on, and say why."""
-    error = f"nothing can go on: {reason}"
+    error = f"{NOTHING_CAN_GO_ON}{reason}"
     turn.record(EventType.WORKFLOW_DEADLOCKED, net.workflow, reason=reason, error=error)
     turn.set(net.workflow, context={**net.workflow.context, "error": error})
     end_workflow(turn, net, S.TERMINAL, error=error)
@@ -214,6 +215,8 @@ def end_workflow(turn: Turn, net: Net, status: WorkflowStatus, **event: Any) -> 
     for stage in runs_under_way(turn, net):
         if is_active(stage):
             withdraw(turn, net, stage, unstarted=unstarted)
+            if status is S.TERMINAL and stage.parent_stage_id is None:
+                turn.set(stage, definition={**stage.definition, CUT_SHORT: True})
     for group in left:
         withdraw_instances(turn, net, group, unstarted=unstarted)
     turn.set(workflow, status=status, end_time=turn.now)

@@ -14,7 +14,9 @@ from stabilize.turn import Turn
 
 _GIVEN = "given"
 """The context a run began with, kept once it has changed."""
-_OF_ONE_RUN = frozenset({"withdrawn", "planned_tasks", "terminates", _GIVEN})
+CUT_SHORT = "cut_short"
+"""Stands in the definition of a run that was under way when the workflow failed."""
+_OF_ONE_RUN = frozenset({"withdrawn", "planned_tasks", "terminates", CUT_SHORT, _GIVEN})
 """What a run keeps in its definition that the next run does not get."""
 _FAILURE_KEYS = frozenset({"error", "exception", "jump_error", "beforeStagePlanningFailed"})
 

@@ -54,7 +54,16 @@ _ONE = and_(
 _CONSUME_ONE = update(_TABLE).where(_ONE).values(consumer_id=bindparam("b_consumer"), closed=True)
 _CLOSE_ONE = update(_TABLE).where(_ONE).values(closed=True)
 _MARK = update(_TABLE).where(_ONE).values(consumer_id=bindparam("b_consumer"))
-_DISCARD = (
+_TAKE_OVER = (
+    update(_TABLE)
+    .where(
+        Token.workflow_id == bindparam("b_workflow"),
+        Token.downstream_ref_id == bindparam("b_ref"),
+        Token.consumer_id == bindparam("b_old"),
+    )
+    .values(consumer_id=bindparam("b_consumer"))
+)
+DISCARD = (
     update(_TABLE)
     .where(
         Token.workflow_id == bindparam("b_workflow"),
@@ -63,6 +72,7 @@ _DISCARD = (
     )
     .values(closed=True)
 )
+"""What lies before a stage counts no more."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,13 @@ def take_all(turn: Turn, run: StageExecution, thread: str, *, closing: bool) -> 
 def discard_tokens(turn: Turn, net: Net, ref_id: str) -> None:
     """What lies before a stage is of an earlier round: it counts no more."""
     net.tallies.pop(ref_id, None)
-    turn.run_later(_DISCARD, {"b_workflow": net.workflow.id, "b_ref": ref_id})
+    turn.run_later(DISCARD, {"b_workflow": net.workflow.id, "b_ref": ref_id})
+
+
+def take_over(turn: Turn, old: StageExecution, run: StageExecution) -> None:
+    """What started one run has started another in its place."""
+    where = {"b_workflow": old.workflow_id, "b_ref": old.ref_id, "b_old": old.id}
+    turn.run_later(_TAKE_OVER, {**where, "b_consumer": run.id})
 
 
 def close_all(turn: Turn, target: StageExecution, thread: str) -> None:
