@@ -67,12 +67,18 @@ def to_dot(stages: Sequence[StageNode], runs: Iterable[StageNode]) -> str:
 
 
 def _for_mermaid(text: str) -> str:
-    codes = {"#": "#35;", "&": "&amp;", '"': "#quot;", "<": "&lt;", ">": "&gt;"}
+    codes: dict[str, str | int | None] = {
+        "#": "#35;",
+        "&": "&amp;",
+        '"': "#quot;",
+        "<": "&lt;",
+        ">": "&gt;",
+    }
     return _in_one_line(text).translate(str.maketrans(codes))
 
 
 def _for_dot(text: str) -> str:
-    return _in_one_line(text).translate(str.maketrans({"\\": "\\\\", '"': '\\"'}))
+    return _in_one_line(text).replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _in_one_line(text: str) -> str:

@@ -234,12 +234,12 @@ def _settle(
     _collect(turn, net, group)
     if status is S.TERMINAL:
         needed = config.complete_when or f"{config.join_threshold or counts['wanted']} to succeed"
-        error = (
+        why = (
             f"{counts['succeeded']} of {counts['wanted']} instances succeeded and "
             f"{counts['lost']} did not: the group needs {needed}"
         )
-        turn.set(group, context={**group.context, "error": error})
-        finish_stage(turn, net, group, group.failure_status(), error=error)
+        turn.set(group, context={**group.context, "error": why})
+        finish_stage(turn, net, group, group.failure_status(), error=why)
     else:
         finish_stage(turn, net, group, status)
 
