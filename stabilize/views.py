@@ -22,14 +22,16 @@ _GROUPS_KEPT = 8
 class _Stages(list[StageExecution]):
     """The stages of a workflow, read when somebody looks at them."""
 
-    def __init__(self, database: Database, workflow_id: str) -> None:
+    def __init__(self, database: Database, workflow: Workflow) -> None:
         super().__init__()
-        self._unread: tuple[Database, str] | None = (database, workflow_id)
+        self._unread: tuple[Database, Workflow] | None = (database, workflow)
 
     def _fill(self) -> None:
         if self._unread is not None:
-            (database, workflow_id), self._unread = self._unread, None
-            self.extend(WorkflowStore(database).retrieve(workflow_id).stages)
+            (database, workflow), self._unread = self._unread, None
+            read = WorkflowStore(database).retrieve(workflow.id)
+            self.extend(read.stages)
+            workflow.__dict__["all_runs"] = read.stage_runs
 
     __iter__ = after(_fill, list.__iter__)
     __len__ = after(_fill, list.__len__)
@@ -91,7 +93,7 @@ def view_of(net: Net, stage: StageExecution, database: Database, handed: Handed)
 
     workflow: Workflow = clone(net.workflow)
     workflow.__dict__["context"] = copied(net.workflow.context)
-    workflow.__dict__["stages"] = _Stages(database, workflow.id)
+    workflow.__dict__["stages"] = _Stages(database, workflow)
     seen: StageExecution = clone(stage)
     state = seen.__dict__
     where = f"stage {state['ref_id']!r} of workflow {state['workflow_id']}"

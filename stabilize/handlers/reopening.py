@@ -13,7 +13,7 @@ from stabilize.dag.joins import parent_of
 from stabilize.handlers.admission import forget_choices, settle_sections
 from stabilize.handlers.closing import left_at_work, withdraw, withdraw_instances
 from stabilize.handlers.flow import Arrival, put, runs_under_way
-from stabilize.handlers.runs import activate, new_run
+from stabilize.handlers.runs import activate, begun_anew, new_run
 from stabilize.handlers.tokens import DISCARD
 from stabilize.models import StageExecution, Token
 from stabilize.net import Net, is_active
@@ -148,26 +148,49 @@ def reopen(
         if group.ref_id in opening.refs and opening.covers(group.thread):
             withdraw_instances(turn, net, group, unstarted=S.NOT_STARTED)
     discard = opening.discards()
+    is_alone = bool(opening.thread)  # other threads go on in the generation in which they are
     for ref_id in sorted(opening.refs, key=lambda ref: net.newest[ref].position):
-        net.tallies.pop(ref_id, None)
         turn.run_later(discard, {"b_workflow": net.workflow.id, "b_ref": ref_id})
-        newest = net.newest[ref_id]
-        if newest.phase is not StagePhase.WAITING:
-            run = new_run(turn, net, newest, opens=1)
-            if opening.thread:  # other threads go on in the generation in which they are
-                turn.set(run, generation=newest.generation)
+        _forget_tallies(net, net.newest[ref_id], opening)
+        if net.newest[ref_id].phase is not StagePhase.WAITING:
+            new_run(turn, net, net.newest[ref_id], opens=0 if is_alone else 1)
     again = [run for run in net.stages.values() if run.ref_id in opening.refs]
     forget_choices(turn, [run for run in again if opening.covers(run.thread)])
     turn.write_rows()
     runs = {}
     for thread in opening.starts:
         fresh = net.newest[opening.target]
-        brought = {**fresh.delivered, **(delivered or {})}
-        runs[thread] = activate(turn, net, fresh, thread=thread, delivered=brought)
+        values: dict[str, Any] = {"delivered": {**fresh.delivered, **(delivered or {})}}
+        if is_alone:
+            values["context"] = _context_of(turn, net, fresh, thread)
+        runs[thread] = activate(turn, net, fresh, thread=thread, **values)
     is_outside = source is not None and source.ref_id not in opening.refs
     _offer_again(turn, net, runs, opening, source if is_outside else None)
     settle_sections(turn, net, opening.refs, net.newest[opening.target], source)
     return list(runs.values())
+
+
+def _forget_tallies(net: Net, stage: StageExecution, opening: Opening) -> None:
+    """What was counted of the tokens that are discarded."""
+    if opening.thread is not None and not net.rule_of(stage).matches_threads:
+        net.tallies.pop(stage.ref_id, None)
+        net.tokens_known = False  # those of other threads, counted together with them, stay
+    for thread in list(net.tallies.get(stage.ref_id, ())):
+        if opening.covers(thread):
+            del net.tallies[stage.ref_id][thread]
+
+
+def _context_of(turn: Turn, net: Net, fresh: StageExecution, thread: str) -> dict[str, Any]:
+    """What has become of the context of a stage in one thread."""
+    last = select(StageExecution.id).where(
+        StageExecution.workflow_id == fresh.workflow_id,
+        StageExecution.ref_id == fresh.ref_id,
+        StageExecution.thread == thread,
+        StageExecution.phase == StagePhase.ENDED,
+    )
+    id = turn.read(last.order_by(StageExecution.run.desc()).limit(1)).scalar()
+    old = turn.reader.stage(net, id) if id else None
+    return begun_anew(fresh if old is None else old)
 
 
 def _offer_again(

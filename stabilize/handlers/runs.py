@@ -48,7 +48,6 @@ def new_run(
     graph again (`opens` is 1), with what has become of it.
     """
     turn.set(old, latest=False)
-    begun_with = old.context if opens else old.definition.get(_GIVEN, old.context)
     run = StageExecution(
         workflow_id=old.workflow_id,
         ref_id=old.ref_id,
@@ -57,7 +56,7 @@ def new_run(
         position=old.position,
         type=old.type,
         name=old.name,
-        context={k: v for k, v in begun_with.items() if k not in _FAILURE_KEYS},
+        context=begun_anew(old, old.context if opens else old.definition.get(_GIVEN)),
         requisite_stage_ref_ids=old.requisite_stage_ref_ids,
         parent_stage_id=parent_id or old.parent_stage_id,
         synthetic_stage_owner=old.synthetic_stage_owner,
@@ -74,6 +73,12 @@ def new_run(
             if opens:
                 discard_tokens(turn, net, child.ref_id)
     return run
+
+
+def begun_anew(old: StageExecution, context: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The context, else that of the old run, without what it says of its failure."""
+    begun_with = old.context if context is None else context
+    return {k: v for k, v in begun_with.items() if k not in _FAILURE_KEYS}
 
 
 def change_context(turn: Turn, stage: StageExecution, changes: Mapping[str, Any]) -> None:

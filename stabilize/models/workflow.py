@@ -148,8 +148,9 @@ class Workflow(Base, kw_only=True, eq=False):
     @property
     def stage_runs(self) -> list[StageExecution]:
         """Every run of every stage: by place in the definition, then by run."""
+        newest = list(self.stages)  # inside a task this is what reads them
         runs: list[StageExecution] | None = self.__dict__.get("all_runs")
-        return list(self.stages) if runs is None else list(runs)
+        return newest if runs is None else list(runs)
 
     def add_stage(self, stage: StageExecution) -> None:
         self.stages.append(stage)

@@ -6,6 +6,7 @@ from typing import Any
 
 from stabilize.dag.expressions import ExpressionError, compile_expression
 from stabilize.models.stage import StageExecution
+from stabilize.status import StagePhase
 from stabilize.tasks.interface import Task
 from stabilize.tasks.result import TaskResult
 
@@ -19,17 +20,22 @@ def _values(stage: StageExecution, carried: dict[str, Any]) -> dict[str, Any]:
     return dict(carried.get("_loop_values", stage.settings["_loop_values"]))
 
 
+def _around(stage: StageExecution) -> dict[str, StageExecution]:
+    """The newest run of each stage in the thread of this one."""
+    runs = (run for run in stage.execution.stage_runs if run.thread == stage.thread)
+    return {run.ref_id: run for run in runs if run.phase is not StagePhase.WAITING}
+
+
 def _head(stage: StageExecution) -> StageExecution | None:
-    return stage.execution.stage_by_ref_id(stage.settings["_loop_target"])
+    return _around(stage).get(stage.settings["_loop_target"])
 
 
 def _published(stage: StageExecution, carried: dict[str, Any]) -> dict[str, Any]:
     """What the stages of the body put out in this round."""
-    body = set(stage.settings["_loop_body"])
-    values = _values(stage, carried)
-    for other in stage.execution.stages:
-        if other.ref_id in body:
-            values.update({k: v for k, v in other.outputs.items() if not k.startswith("_")})
+    values, around = _values(stage, carried), _around(stage)
+    body = [around[ref] for ref in stage.settings["_loop_body"] if ref in around]
+    for other in sorted(body, key=lambda run: run.position):
+        values.update({k: v for k, v in other.outputs.items() if not k.startswith("_")})
     return values
 
 
