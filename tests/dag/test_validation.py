@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from stabilize.dag.topological import CircularDependencyError
 from stabilize.dag.validation import STATUS_NAMES, InvalidStageGraphError, validate_stage_graph
+from stabilize.models import MultiInstanceConfig
 from stabilize.status import JoinType, SplitType, WorkflowStatus
 
 
@@ -37,11 +38,6 @@ class Stage:
     milestone_status: str | None = None
     end: str | None = None
     mi_config: object = None
-
-
-@dataclass(frozen=True)
-class MultiInstance:
-    complete_when: str | None = None
 
 
 def stage(ref_id: str, *after: str, **fields: Any) -> Stage:
@@ -97,7 +93,7 @@ def test_a_definition_that_uses_everything_is_valid() -> None:
             ),
             stage("merged", "police", "ambulance", join_type=JoinType.OR, join_scope="general"),
             stage("threads", "merged", split_type=SplitType.THREADS, split_count="how_many"),
-            stage("each", "threads", mi_config=MultiInstance("approved >= 3")),
+            stage("each", "threads", mi_config=MultiInstanceConfig(complete_when="approved >= 3")),
             stage("last", "each", "first", "most", end="terminate"),
         ]
     )
@@ -253,14 +249,37 @@ def test_a_stage_enabled_may_be_a_bool_or_absent(enabled: object) -> None:
 
 
 def test_a_completion_condition_that_does_not_parse_is_refused() -> None:
-    message = fault_of(stage("a", mi_config=MultiInstance("approved => 3")))
+    message = fault_of(stage("a", mi_config=MultiInstanceConfig(complete_when="approved => 3")))
 
     assert_fault(message, "bad_condition", "'a'", "complete_when", "approved => 3")
 
 
-@pytest.mark.parametrize("complete_when", [None, ""])
-def test_a_completion_condition_may_be_absent(complete_when: str | None) -> None:
-    validate_stage_graph([stage("a", mi_config=MultiInstance(complete_when))])
+def test_a_completion_condition_may_be_absent() -> None:
+    validate_stage_graph([stage("a", mi_config=MultiInstanceConfig(complete_when=""))])
+
+
+@pytest.mark.parametrize("option", ["count", "join_threshold"])
+@pytest.mark.parametrize("wrong", [-1, "3", True, None])
+def test_a_group_counts_from_zero_up(option: str, wrong: Any) -> None:
+    message = fault_of(stage("a", mi_config=MultiInstanceConfig(**{option: wrong})))
+
+    assert_fault(message, "bad_option", "'a'", f"{option}={wrong!r}", "from 0 up")
+
+
+def test_a_group_that_needs_more_instances_than_it_has_is_refused() -> None:
+    message = fault_of(stage("a", mi_config=MultiInstanceConfig(count=2, join_threshold=3)))
+
+    assert_fault(message, "unreachable_join", "'a'", "3", "only 2", "lower join_threshold")
+
+
+@pytest.mark.parametrize(
+    "grows",
+    [{"allow_dynamic": True}, {"count_from_context": "n"}, {"collection_from_context": "items"}],
+)
+def test_a_group_that_may_grow_may_need_more_than_it_begins_with(grows: dict[str, Any]) -> None:
+    config = MultiInstanceConfig(count=2, join_threshold=3, **grows)
+
+    validate_stage_graph([stage("a", mi_config=config)])
 
 
 def test_a_condition_for_an_unknown_branch_is_refused_with_the_branch_that_was_meant() -> None:
