@@ -49,6 +49,8 @@ def close(
     elif kind is EventType.STAGE_FAILED:
         detail |= {"error": error or error_of(stage), "duration_ms": duration}
     turn.record(kind, stage, **describe(stage), **detail, **_without(event, detail))
+    if stage.delivered.get(BUFFERED):
+        _hand_on_signals(turn, net, stage)
     clean_up(turn, net, stage)
     leave(turn, net, stage)
 
@@ -68,8 +70,6 @@ def error_of(stage: StageExecution) -> str:
 def clean_up(turn: Turn, net: Net, stage: StageExecution) -> None:
     if stage.context.get("stageTimeoutMs") is not None:
         turn.purge(stage.workflow_id, stage.id)
-    if stage.delivered.get(BUFFERED):
-        _hand_on_signals(turn, net, stage)
     for task in net.tasks_of(stage):
         if turn.worker.overrides(task.implementing_class, "on_cleanup"):
             _push_hook(turn, task, "on_cleanup")

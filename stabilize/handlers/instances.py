@@ -25,7 +25,7 @@ from stabilize.handlers.context import names_for
 from stabilize.handlers.flow import Arrival, put
 from stabilize.handlers.lifecycle import complete_if_idle, end_workflow, finish_stage
 from stabilize.handlers.runs import activate, add_run, unstarted
-from stabilize.handlers.signal import reached_run
+from stabilize.handlers.signal import run_under_way
 from stabilize.models import MultiInstanceConfig, StageExecution
 from stabilize.net import BEYOND, Net
 from stabilize.queue.messages import (
@@ -167,7 +167,7 @@ class AddMultiInstanceHandler(Handler[AddMultiInstance]):
 
     def handle(self, message: AddMultiInstance, turn: Turn) -> None:
         net = turn.net(message)
-        stage = _group_of(turn, net, reached_run(turn, net, turn.stage(message)))
+        stage = _group_of(turn, net, run_under_way(turn, net, turn.stage(message)))
         config = stage.mi_config
         if config is None or not config.allow_dynamic or stage.status.is_complete:
             return
@@ -324,7 +324,7 @@ class CompleteMultiInstanceHandler(Handler[CompleteMultiInstance]):
 
     def handle(self, message: CompleteMultiInstance, turn: Turn) -> None:
         net = turn.net(message)
-        group = reached_run(turn, net, turn.stage(message))
+        group = run_under_way(turn, net, turn.stage(message))
         if group.status is not S.RUNNING or group.mi_config is None:
             return
         withdraw_instances(turn, net, group, unstarted=S.SKIPPED)
@@ -337,7 +337,7 @@ class CancelMultiInstanceHandler(Handler[CancelMultiInstance]):
 
     def handle(self, message: CancelMultiInstance, turn: Turn) -> None:
         net = turn.net(message)
-        group = reached_run(turn, net, turn.stage(message))
+        group = run_under_way(turn, net, turn.stage(message))
         if group.mi_config is not None and group.status.is_complete:
             withdraw_instances(turn, net, group, unstarted=S.SKIPPED)
             complete_if_idle(turn, net)

@@ -47,6 +47,11 @@ def reached_run(turn: Turn, net: Net, stage: StageExecution) -> StageExecution:
     return found or stage
 
 
+def run_under_way(turn: Turn, net: Net, stage: StageExecution) -> StageExecution:
+    """The run that a message reaches which is for one at work rather than for one that waits."""
+    return stage if stage.status is S.RUNNING else reached_run(turn, net, stage)
+
+
 def _waits(stage: StageExecution) -> bool:
     return stage.status is S.SUSPENDED or (
         stage.phase is StagePhase.READY and stage.waits_for == _trigger_of(stage)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine as SqlEngine
+from sqlalchemy import func, select
 
 from stabilize import (
     JoinType,
@@ -15,10 +16,20 @@ from stabilize import (
     SyntheticStageOwner,
     TaskResult,
 )
-from stabilize.models import MultiInstanceConfig
+from stabilize.models import BufferedSignal, MultiInstanceConfig
 from stabilize.models.triggers import Signal
 from stabilize.queue.messages import CancelMultiInstance, CancelRegion
-from tests.support.builders import Engine, Ran, Recorder, fails, ok, sequence, stage, workflow
+from tests.support.builders import (
+    Engine,
+    Ran,
+    Recorder,
+    eventually,
+    fails,
+    ok,
+    sequence,
+    stage,
+    workflow,
+)
 
 BEFORE = SyntheticStageOwner.STAGE_BEFORE
 TWO_THREADS: dict[str, Any] = {"split_type": SplitType.THREADS, "split_count": 2}
@@ -255,6 +266,26 @@ def test_a_signal_kept_for_a_stage_is_for_whichever_of_its_runs_waits(engine: En
 
     assert ran.status == "SUCCEEDED"
     assert [run_of(ran, "w", n).outputs["n"] for n in (1, 2)] == [1, 2]
+
+
+def test_a_signal_kept_while_a_stage_works_outlives_its_jump_to_itself(engine: Engine) -> None:
+    def is_kept() -> bool:
+        with engine.database.reading() as session:
+            return bool(session.scalar(select(func.count()).select_from(BufferedSignal)))
+
+    def works(stage: StageExecution) -> TaskResult:
+        if stage.run > 1:
+            return waits(stage)
+        engine.orchestrator.signal(stage.workflow_id, stage.id, "go", {"n": 1}, persistent=True)
+        eventually(is_kept)  # before the jump is played
+        return TaskResult.jump_to("a")
+
+    made = workflow(stage("a", does=works))
+    engine.submit(made)
+    with engine.started():
+        eventually(lambda: engine.status(made) == "SUCCEEDED")
+
+    assert run_of(engine.look(made), "a", 2).outputs["n"] == 1
 
 
 def test_a_second_signal_does_not_change_what_has_triggered(engine: Engine) -> None:
