@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Update, or_, select
 
 from stabilize.dag.joins import parent_of
+from stabilize.dag.topological import reach
 from stabilize.handlers.admission import forget_choices, settle_sections
 from stabilize.handlers.closing import left_at_work, withdraw, withdraw_instances
 from stabilize.handlers.flow import Arrival, put, runs_under_way
@@ -78,15 +79,13 @@ def opening_at(
 
 def _part_from(turn: Turn, net: Net, target: StageExecution) -> frozenset[str]:
     """The stage and everything that follows it, by ref."""
-    part = {target.ref_id}
-    waiting = [target.ref_id]
-    while waiting:
-        for ref_id, position in net.downstream.get(waiting.pop(), {}).items():
-            if ref_id not in part:
-                turn.reader.block_at(net, position)
-                part.add(ref_id)
-                waiting.append(ref_id)
-    return frozenset(part)
+
+    def following(ref_id: str) -> Iterator[str]:
+        for next_ref, position in net.downstream.get(ref_id, {}).items():
+            turn.reader.block_at(net, position)
+            yield next_ref
+
+    return frozenset(reach([target.ref_id], following))
 
 
 def _threads_of(turn: Turn, target: StageExecution) -> set[str]:
@@ -115,16 +114,16 @@ def _thread_for(
 
 def _is_in_the_same(turn: Turn, net: Net, source: StageExecution, target: StageExecution) -> bool:
     """Say whether a way leads from one to the other on which threads are not merged."""
-    seen = {source.ref_id}
-    waiting = [source.ref_id] if source.thread else []
-    while waiting:
-        for ref_id, position in net.downstream.get(waiting.pop(), {}).items():
-            stage = turn.reader.newest(net, ref_id, position)
-            if ref_id in seen or stage is None or net.rule_of(stage).type is JoinType.THREADS:
-                continue
-            seen.add(ref_id)
-            waiting.append(ref_id)
-    return not source.thread or target.ref_id in seen
+    if not source.thread:
+        return True
+
+    def following(ref_id: str) -> Iterator[str]:
+        for next_ref, position in net.downstream.get(ref_id, {}).items():
+            stage = turn.reader.newest(net, next_ref, position)
+            if stage is not None and net.rule_of(stage).type is not JoinType.THREADS:
+                yield next_ref
+
+    return target.ref_id in reach([source.ref_id], following)
 
 
 def reopen(
@@ -212,10 +211,9 @@ def _offer_again(
             for arrival in _newest_tokens(turn, net, outside, ref_id, opening):
                 if source is not None and arrival.source is source:
                     continue  # it leads elsewhere now
-                run = runs.get(arrival.thread) or (first if unites else None)
                 if ref_id != opening.target:
                     arrivals.append(arrival)
-                elif run is not None:
+                elif run := runs.get(arrival.thread) or (first if unites else None):
                     _consume(turn, arrival, run)
     if source is not None:
         _lead(turn, net, runs, opening, source, arrivals)
