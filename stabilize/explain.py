@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from stabilize.dag.joins import JoinRule
 from stabilize.handlers.children import CHILD
 from stabilize.handlers.closing import error_of
+from stabilize.handlers.runs import REASON
 from stabilize.models import Claim, StageExecution, Token, Workflow
 from stabilize.models.triggers import Signal
 from stabilize.net import is_active
-from stabilize.status import StagePhase, TokenKind, WorkflowStatus
+from stabilize.status import JoinType, StagePhase, TokenKind, WorkflowStatus
 from stabilize.store import WorkflowStore
 
 S = WorkflowStatus
-_PARTS_NAMED = 3
+_NAMED = 3
+"""So many parts of a stage, or threads before it, are told; of the others, how many they are."""
 _KINDS = {
     TokenKind.LIVE: "came",
     TokenKind.DEAD: "brings nothing",
@@ -84,8 +87,23 @@ def _of_all(workflow: Workflow) -> str:
             return "it waits for another workflow of its configuration to end"
         case S.CANCELED:
             return f"canceled by {workflow.canceled_by}: {workflow.cancellation_reason}"
-    error = workflow.status.is_halt and workflow.context.get("error")
-    return str(error or "see its stages")
+    if error := workflow.status.is_halt and workflow.context.get("error"):
+        return str(error)
+    failed = [run for run in workflow.stage_runs if run.status is S.TERMINAL]
+    if workflow.status is S.TERMINAL and failed:
+        first = min(failed, key=lambda run: (run.end_time or 0, run.position))
+        return f"stage {first.ref_id!r} failed: {error_of(first)}"
+    return "it has ended" if workflow.status.is_complete else "see its stages"
+
+
+_BROUGHT_NOTHING = {
+    S.SKIPPED: "did not run",
+    S.CANCELED: "was withdrawn",
+    S.TERMINAL: "failed",
+    S.STOPPED: "was stopped",
+}
+_Came = dict[str, dict[TokenKind, int]]
+"""What lies before a stage in one thread: how many tokens of which kind, by edge."""
 
 
 class _Facts:
@@ -100,14 +118,17 @@ class _Facts:
             self.under_way[run.ref_id].append(run)
             if run.parent_stage_id is not None:
                 self.parts[run.parent_stage_id].append(run)
-        self.tokens: dict[str, dict[str, TokenKind]] = defaultdict(dict)
+        self.tokens: dict[str, dict[str, _Came]] = defaultdict(lambda: defaultdict(dict))
+        edge = (Token.downstream_ref_id, Token.thread, Token.upstream_ref_id, Token.kind)
         rows = session.execute(
-            select(Token.downstream_ref_id, Token.upstream_ref_id, Token.kind).where(
-                Token.workflow_id == workflow.id, Token.closed.is_(False)
-            )
+            select(*edge, func.count())
+            .where(Token.workflow_id == workflow.id, Token.closed.is_(False))
+            .group_by(*edge)
+            .order_by(*edge)
         )
-        for target, source, kind in rows:
-            self.tokens[target][source] = kind
+        for target, thread, source, kind, count in rows:
+            apart = target in self.newest and JoinRule.of(self.newest[target]).matches_threads
+            self.tokens[target][thread if apart else ""].setdefault(source, {})[kind] = count
         claims = select(Claim.kind, Claim.key, Claim.owner).where(Claim.scope == workflow.id)
         self.owners = {(kind, key): owner for kind, key, owner in session.execute(claims)}
         self.refs = {run.id: run.ref_id for run in workflow.stage_runs}
@@ -121,32 +142,46 @@ class _Facts:
             case S.PAUSED:
                 return "it goes on when its workflow is resumed"
             case S.SKIPPED:
-                return (
-                    "it was passed over: no branch to it was taken, its condition did not hold, "
-                    "its time was past, or it was withdrawn before it began"
-                )
-            case S.CANCELED if stage.start_time is None:
-                return "it was withdrawn before it began"
+                return f"it did not run: {stage.definition.get(REASON) or self._not_taken(stage)}"
             case S.CANCELED:
-                return "it was withdrawn while it was under way"
+                when = "before it began" if stage.start_time is None else "while it was under way"
+                reason = stage.definition.get(REASON)
+                return f"it was withdrawn {when}" + (f": {reason}" if reason else "")
             case S.NOT_STARTED:
                 return self._not_started(stage)
         return "it has ended" if stage.status is S.SUCCEEDED else error_of(stage)
 
     def _running(self, stage: StageExecution) -> str:
         parts = self.parts[stage.id]
-        told = [f"{part.ref_id!r}: {self.why(part)}" for part in parts[:_PARTS_NAMED]]
-        if len(parts) > _PARTS_NAMED:
-            told.append(f"and {len(parts) - _PARTS_NAMED} more of its parts are under way")
+        told = [f"{part.ref_id!r}: {self.why(part)}" for part in parts[:_NAMED]]
+        if len(parts) > _NAMED:
+            told.append(f"and {len(parts) - _NAMED} more of its parts are under way")
         if CHILD in stage.delivered:
             told.append(f"it waits for its child workflow {stage.delivered[CHILD]}")
         return "; ".join(["it is running", *told])
 
+    def _not_taken(self, stage: StageExecution) -> str:
+        """Why a stage was passed over that did not decide so itself."""
+        told = [
+            f"{ref!r} {_BROUGHT_NOTHING.get(status, 'took another way')}"
+            for ref, status in self._before(stage)
+        ]
+        return f"no branch to it was taken: {', '.join(told)}" if told else "it was passed over"
+
+    def _before(self, stage: StageExecution) -> list[tuple[str, WorkflowStatus]]:
+        """The stages whose edges lead to this one, with their statuses."""
+        refs = sorted(stage.requisite_stage_ref_ids)
+        return [(ref, self.newest[ref].status) for ref in refs if ref in self.newest]
+
     def _not_started(self, stage: StageExecution) -> str:
         if stage.phase is StagePhase.ENDED:
-            if self.workflow.status.is_complete:
-                return "a branch before it failed or was stopped, or the workflow ended first"
-            return "a branch before it failed or was stopped, so it never starts"
+            halted = [
+                f"{ref!r} ({status.name})"
+                for ref, status in self._before(stage)
+                if status.is_halt or status is S.NOT_STARTED
+            ]
+            if halted:
+                return f"a branch before it was stopped, so it never starts: {', '.join(halted)}"
         if self.workflow.status.is_complete:
             return f"the workflow ended ({self.workflow.status.name}) before it was reached"
         if stage.waits_for is not None:
@@ -172,10 +207,42 @@ class _Facts:
         return "it waits for its timer"
 
     def _lacks(self, stage: StageExecution) -> str:
-        came = self.tokens.get(stage.ref_id, {})
-        told = [f"{ref!r} {_KINDS[kind]}" for ref, kind in sorted(came.items())]
-        missing = sorted(stage.requisite_stage_ref_ids - came.keys())
-        open_ones = [f"{ref!r} ({self.newest[ref].status.name})" for ref in missing]
-        if open_ones:
-            told.append(f"it waits for {', '.join(open_ones)}")
+        """What has come and what is missing, thread by thread."""
+        by_thread = list(self.tokens.get(stage.ref_id, {}).values()) or [{}]
+        told = [self._lacks_in(stage, came) for came in by_thread[:_NAMED]]
+        if len(by_thread) > 1:
+            told = [f"thread {n}: {text}" for n, text in enumerate(told, 1)]
+        if len(by_thread) > _NAMED:
+            told.append(f"and {len(by_thread) - _NAMED} more threads")
+        return "; ".join(told)
+
+    def _lacks_in(self, stage: StageExecution, came: _Came) -> str:
+        told = [_needs(stage)] if stage.join_type in _NEEDS or stage.join_scope else []
+        for ref, kinds in came.items():
+            times = [f"{_KINDS[kind]}{f' {n} times' if n > 1 else ''}" for kind, n in kinds.items()]
+            told.append(f"{ref!r} {' and '.join(times)}")
+        of_each = stage.join_type is JoinType.THREADS  # its one edge may bring more
+        missing = [
+            f"{ref!r} ({status.name})"
+            for ref, status in self._before(stage)
+            if of_each or ref not in came
+        ]
+        if missing:
+            told.append(f"it waits for {', '.join(missing)}")
         return "; ".join(told) or "nothing has come yet"
+
+
+_NEEDS = {
+    JoinType.N_OF_M: "it needs {needed} of its {edges} branches",
+    JoinType.THREADS: "it needs {needed} threads",
+}
+
+
+def _needs(stage: StageExecution) -> str:
+    """How many tokens the join asks for, where that is not one of each edge."""
+    edges = len(stage.requisite_stage_ref_ids)
+    if stage.join_scope:
+        return "it waits until nothing more can come"
+    rule = JoinRule.of(stage)
+    needed = edges if rule.waits_for_all else rule.needed
+    return _NEEDS[stage.join_type].format(needed=needed, edges=edges)

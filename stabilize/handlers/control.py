@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from stabilize.handlers.base import Handler
 from stabilize.handlers.closing import withdraw, withdraw_instances
 from stabilize.handlers.flow import Arrival, put, runs_under_way
 from stabilize.handlers.lifecycle import complete_if_idle, news_for_parent
+from stabilize.handlers.runs import REASON
 from stabilize.handlers.signal import reached_run
 from stabilize.net import is_active
 from stabilize.queue.messages import CancelRegion, CancelStage
@@ -42,8 +45,10 @@ class CancelStageHandler(Handler[CancelStage]):
                 withdraw_instances(turn, net, stage, unstarted=S.SKIPPED)
                 complete_if_idle(turn, net)
             return
+        known: dict[str, Any] = {REASON: message.reason}
         if stage.parent_stage_id is not None:  # its parent sees that nobody asked to be canceled
-            turn.set(stage, definition={**stage.definition, "withdrawn": True})
+            known["withdrawn"] = True
+        turn.set(stage, definition={**stage.definition, **known})
         with turn.actor(message.user):
             withdraw(turn, net, stage, unstarted=S.SKIPPED, reason=message.reason)
         if stage.parent_stage_id is not None:

@@ -16,7 +16,9 @@ _GIVEN = "given"
 """The context a run began with, kept once it has changed."""
 CUT_SHORT = "cut_short"
 """Stands in the definition of a run that was under way when the workflow failed."""
-_OF_ONE_RUN = frozenset({"withdrawn", "planned_tasks", "terminates", CUT_SHORT, _GIVEN})
+REASON = "reason"
+"""Stands in the definition of a run that was passed over or withdrawn: why."""
+_OF_ONE_RUN = frozenset({"withdrawn", "planned_tasks", "terminates", CUT_SHORT, REASON, _GIVEN})
 """What a run keeps in its definition that the next run does not get."""
 _FAILURE_KEYS = frozenset({"error", "exception", "jump_error", "beforeStagePlanningFailed"})
 

@@ -23,7 +23,7 @@ from stabilize.handlers.lifecycle import (
     run_next_phase,
     start_owned,
 )
-from stabilize.handlers.runs import add_run, change_context
+from stabilize.handlers.runs import REASON, add_run, change_context
 from stabilize.handlers.signal import take_buffered_signal
 from stabilize.handlers.tokens import discard_tokens
 from stabilize.models import StageExecution
@@ -164,6 +164,7 @@ class SkipStageHandler(Handler[SkipStage]):
         stage = turn.stage(message)
         if stage.status is not S.NOT_STARTED or not is_active(stage):
             return
+        turn.set(stage, definition={**stage.definition, REASON: message.reason})
         finish_stage(turn, turn.net(message), stage, S.SKIPPED, reason=message.reason)
 
 

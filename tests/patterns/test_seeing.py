@@ -54,6 +54,95 @@ def test_what_a_failure_kept_from_starting_is_explained(engine: Engine) -> None:
     assert why["b"] == "the workflow ended (TERMINAL) before it was reached"
 
 
+def test_why_a_branch_did_not_run_is_explained(engine: Engine) -> None:
+    ran = engine.run(
+        stage("s", split_type=SplitType.XOR, split_conditions={"a": "x == 1"}, split_default="b"),
+        stage("a", after="s"),
+        stage("b", after="s", context={"stageEnabled": False}),
+        stage("c", after="a"),
+    )
+
+    why = engine.orchestrator.explain(ran.workflow.id)
+
+    assert why.why == "it has ended"
+    assert why["a"] == "it did not run: no branch to it was taken: 's' took another way"
+    assert why["b"] == "it did not run: stageEnabled is false"
+    assert why["c"] == "it did not run: no branch to it was taken: 'a' did not run"
+
+
+def test_why_a_stage_was_withdrawn_is_explained(engine: Engine) -> None:
+    made = workflow(
+        stage("a", does="waits"),
+        stage("b", deferred_choice_group="g", trigger=Signal("one")),
+        stage("c", deferred_choice_group="g", trigger=Signal("two")),
+        stage("d", does="waits"),
+    )
+    engine.submit(made)
+    engine.play()
+    stages = {s.ref_id: s for s in engine.look(made).workflow.stages}
+    engine.orchestrator.signal(made, stages["b"].id, "one")
+    engine.orchestrator.cancel_stage(stages["a"], reason="not needed any more")
+    engine.play()
+
+    why = engine.orchestrator.explain(made.id)
+
+    assert why["a"] == "it was withdrawn while it was under way: not needed any more"
+    assert why["c"] == "it did not run: the choice 'g' fell on 'b'"
+
+
+def test_how_much_a_join_still_needs_is_explained(engine: Engine) -> None:
+    made = workflow(
+        stage("a"),
+        stage("b", does="waits"),
+        stage("c", does="waits"),
+        stage("t", split_type=SplitType.THREADS, split_count=3),
+        stage("each", after="t", mutex_key="k", does="waits"),
+        stage("two", after=["a", "b", "c"], join_type=JoinType.N_OF_M, join_threshold=2),
+        stage("all", after=["a", "b"], join_type=JoinType.OR, join_scope="general"),
+        stage("merged", after="each", join_type=JoinType.THREADS, join_threshold=3),
+    )
+    engine.submit(made)
+    engine.play()
+    held = next(
+        run
+        for run in engine.look(made).workflow.stage_runs
+        if run.ref_id == "each" and run.status.name == "SUSPENDED"
+    )
+    engine.orchestrator.signal(made, held.id, "go")
+    engine.play()
+
+    why = engine.orchestrator.explain(made.id)
+
+    waits = "'b' (SUSPENDED)"
+    assert why["two"] == (
+        f"it needs 2 of its 3 branches; 'a' came; it waits for {waits}, 'c' (SUSPENDED)"
+    )
+    assert why["all"] == f"it waits until nothing more can come; 'a' came; it waits for {waits}"
+    assert why["merged"].startswith("it needs 3 threads; 'each' came; it waits for 'each' (")
+
+
+def test_what_each_thread_lacks_is_explained(engine: Engine) -> None:
+    made = workflow(
+        stage("t", split_type=SplitType.THREADS, split_count=2),
+        stage("a", after="t"),
+        stage("b", after="t", does="waits"),
+        stage("join", after=["a", "b"]),
+    )
+    engine.submit(made)
+    engine.play()
+
+    why = engine.orchestrator.explain(made.id)
+
+    lacks = "'a' came; it waits for 'b' (SUSPENDED)"
+    assert why["join"] == f"thread 1: {lacks}; thread 2: {lacks}"
+
+
+def test_which_stage_failed_a_workflow_is_explained(engine: Engine) -> None:
+    ran = engine.run(stage("a", does=fails), stage("b", after="a"))
+
+    assert engine.orchestrator.explain(ran.workflow.id).why == "stage 'a' failed: boom"
+
+
 def test_a_definition_is_drawn_with_its_joins_and_splits() -> None:
     made = workflow(
         stage(
