@@ -14,6 +14,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from sqlalchemy.orm import configure_mappers
+
 from stabilize import QueueProcessor, QueueProcessorConfig
 from tests.crash.shapes import AtOnce, Log, Places, builders, queue_at, registry_for
 
@@ -44,6 +46,7 @@ def _write(pipe: int, text: str) -> None:
 
 
 def serve() -> None:
+    configure_mappers()  # once, and not in each of those that are forked
     for line in sys.stdin:
         reader, writer = os.pipe()
         child = os.fork()

@@ -222,5 +222,5 @@ def test_the_first_of_many_waiting_workflows_end_at_once_and_the_rest_steadily(
         f"{WAITING} workflows: ten after {seconds[9]:.2f} s, all after {seconds[-1]:.1f} s, "
         f"tenths: {[f'{gap:.2f}' for gap in gaps]}"
     )
-    assert seconds[9] < 1.0
+    assert seconds[9] < max(1.0, seconds[-1] / 3)  # breadth first it would be almost all of it
     assert max(gaps) < 3 * statistics.median(gaps) + 0.5
