@@ -34,8 +34,6 @@ from stabilize.dag.topological import reach, topological_sort
 from stabilize.status import CONTINUABLE_STATUSES, JoinType, SplitType, TokenKind, WorkflowStatus
 
 S = WorkflowStatus
-
-
 Teller = Callable[[Marking, str, Tally, Decision], None]
 """Is told what a join decides, before it is done."""
 
@@ -104,12 +102,14 @@ class Game:
             return self._endings(run, stage.failure_status())
         if run.status is S.NOT_STARTED:
             match self.obstacle(marking, run):
-                case gates.Wait():
-                    return []
                 case gates.PassOver():
                     return self._endings(run, S.SKIPPED)
                 case gates.Withdraw():
                     return [Move(run, S.CANCELED)]
+                case gates.Wait() if stage.trigger and self._may_choose(marking, run):
+                    return [Move(run, S.NOT_STARTED)]  # its trigger comes
+                case gates.Wait():
+                    return []
         if run.ref_id in self.lasting:
             course = [S.NOT_STARTED, S.RUNNING, *(s for s in wanted if not s.is_complete)]
             course = list(dict.fromkeys(course))
@@ -139,6 +139,10 @@ class Game:
             found = gates.right("section", name, claims.get(("section", name)), part)
         return found
 
+    def _may_choose(self, marking: Marking, run: Run) -> bool:
+        group = self.stages[run.ref_id].deferred_choice_group or ""
+        return group != "" and ("choice", gates.choice_key(group, run.thread)) not in marking.claims
+
     def _ended(self, marking: Marking, ref_id: str) -> bool:
         return ref_id in marking.runs and all(run.ref_id != ref_id for run in marking.active)
 
@@ -157,7 +161,9 @@ class Game:
     def play(self, marking: Marking, move: Move) -> None:
         """Change a marking by what one run does."""
         run, status = move.run, move.status
-        if run.status is S.NOT_STARTED and status not in (S.SKIPPED, S.CANCELED):
+        if status is S.NOT_STARTED:
+            self._choose(marking, run)
+        elif run.status is S.NOT_STARTED and status not in (S.SKIPPED, S.CANCELED):
             marking.trail = (marking.trail, run.ref_id)
             self._take_rights(marking, run)
         if status.is_complete:
@@ -184,8 +190,11 @@ class Game:
             claims["mutex", stage.mutex_key] = run.id
         if stage.section:
             claims["section", stage.section] = min(self.sections[run.ref_id])
-        if group := stage.deferred_choice_group:
-            claims["choice", gates.choice_key(group, run.thread)] = run.id
+        self._choose(marking, run)
+
+    def _choose(self, marking: Marking, run: Run) -> None:
+        if group := self.stages[run.ref_id].deferred_choice_group:
+            marking.claims["choice", gates.choice_key(group, run.thread)] = run.id
             for other in list(marking.active):
                 offered = self.stages[other.ref_id].deferred_choice_group == group
                 waits = (other.thread, other.status) == (run.thread, S.NOT_STARTED)

@@ -143,7 +143,8 @@ def _watching(game: Game) -> Iterator[set[str]]:
     for ref, stage in game.stages.items():
         watched, status = stage.milestone_ref_id, stage.milestone_status
         if watched and status:
-            if status == WorkflowStatus.NOT_STARTED.name or watched in repeated:
+            chosen_early = stage.trigger and stage.deferred_choice_group
+            if chosen_early or status == WorkflowStatus.NOT_STARTED.name or watched in repeated:
                 yield {ref, watched} | above(game, watched)  # whose tokens change it
             elif not WorkflowStatus[status].is_complete:
                 yield {ref, watched}

@@ -182,7 +182,7 @@ class Check:
             self._ran.add(run.ref_id)
             if stage.loop and (cause := _endless(stage)):
                 self._note(Fault.ENDLESS_LOOP, run.ref_id, marking.trail, cause)
-        elif run.status is S.NOT_STARTED:
+        elif run.status is S.NOT_STARTED and move.status.is_complete:
             self._passed.setdefault(run.ref_id, marking.trail)
         if move.status is S.TERMINAL and move.deal is None:
             cause = "has a split of whose conditions none need hold"
@@ -279,7 +279,8 @@ class Check:
 
 
 def _begins(move: Move) -> bool:
-    return move.run.status is S.NOT_STARTED and move.status not in (S.SKIPPED, S.CANCELED)
+    never = (S.NOT_STARTED, S.SKIPPED, S.CANCELED)
+    return move.run.status is S.NOT_STARTED and move.status not in never
 
 
 def _both(first: str, second: str) -> str:

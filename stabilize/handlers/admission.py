@@ -25,6 +25,8 @@ from stabilize.status import StagePhase, WorkflowStatus
 from stabilize.turn import Turn
 
 S = WorkflowStatus
+_TRIGGERED = "_triggered"
+"""Stands in what was delivered to a run once its trigger has come."""
 
 
 def is_gated(stage: StageExecution) -> bool:
@@ -35,7 +37,7 @@ def is_gated(stage: StageExecution) -> bool:
 
 def admit(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:
     """Take every right the stage needs to begin, or say what is in its way and take none."""
-    for gate in (_choice, _milestone, _mutex, _section):
+    for gate in (_choice, _trigger, _milestone, _mutex, _section):
         obstacle = gate(turn, net, stage)
         if obstacle is not None:
             _yield_mutex(turn, net, stage, obstacle)
@@ -47,6 +49,16 @@ def admit(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:
     if stage.deferred_choice_group is not None:
         _choose(turn, net, stage, stage.deferred_choice_group)
     return None
+
+
+def pull_trigger(turn: Turn, net: Net, stage: StageExecution) -> None:
+    """The trigger of the stage has come: its choice, if it is not made yet, falls on it now."""
+    if _TRIGGERED in stage.delivered:
+        return
+    turn.set(stage, delivered={**stage.delivered, _TRIGGERED: True})
+    group = stage.deferred_choice_group
+    if group is not None and _choice(turn, net, stage) is None:
+        _choose(turn, net, stage, group)
 
 
 def _yield_mutex(turn: Turn, net: Net, stage: StageExecution, obstacle: Obstacle) -> None:
@@ -101,13 +113,15 @@ def waiting_runs(turn: Turn, net: Net) -> list[StageExecution]:
 
 def _choice(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:
     group = stage.deferred_choice_group
-    if group is not None:
-        chosen = _owner(turn, stage, "choice", choice_key(group, stage.thread))
-        if obstacle := choice(group, chosen, stage.id):
-            return obstacle
-    if stage.trigger is not None and not stage.delivered.get("_triggered"):
-        return Wait(f"trigger:{stage.ref_id}")
-    return None
+    if group is None:
+        return None
+    chosen = _owner(turn, stage, "choice", choice_key(group, stage.thread))
+    return choice(group, chosen, stage.id)
+
+
+def _trigger(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:
+    waits = stage.trigger is not None and _TRIGGERED not in stage.delivered
+    return Wait(f"trigger:{stage.ref_id}") if waits else None
 
 
 def _milestone(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:

@@ -8,7 +8,7 @@ from sqlalchemy import delete, insert, or_, select, true
 
 from stabilize.clock import new_id
 from stabilize.events.base import EventType
-from stabilize.handlers.admission import announce
+from stabilize.handlers.admission import announce, pull_trigger
 from stabilize.handlers.base import Handler
 from stabilize.handlers.closing import BUFFERED
 from stabilize.models import BufferedSignal, StageExecution
@@ -73,8 +73,8 @@ class SignalStageHandler(Handler[SignalStage]):
             return
         if _triggers(stage, message):
             sent = _values(message.signal_name, message.signal_data)
-            sent["_triggered"] = True
             turn.set(stage, delivered={**stage.delivered, **sent}, waits_for=None)
+            pull_trigger(turn, net, stage)
             turn.push(StartStage.of(stage, triggered=True))
             return
         kept = stage.delivered.get(BUFFERED, 0)

@@ -12,7 +12,12 @@ from stabilize.dag.gates import PassOver, Wait, Withdraw
 from stabilize.dag.outcome import stage_outcome
 from stabilize.dag.reducers import unknown_reducer
 from stabilize.events.base import EventType
-from stabilize.handlers.admission import admit, announce, is_gated
+from stabilize.handlers.admission import (
+    admit,
+    announce,
+    is_gated,
+    pull_trigger,
+)
 from stabilize.handlers.base import Handler
 from stabilize.handlers.closing import cancel_child, describe, withdraw_parts
 from stabilize.handlers.context import names_for
@@ -56,6 +61,8 @@ class StartStageHandler(Handler[StartStage]):
         stage = turn.stage(message)
         if stage.status is not S.NOT_STARTED or stage.phase is not StagePhase.READY:
             return
+        if message.triggered:
+            pull_trigger(turn, turn.net(message), stage)
         if turn.workflow(message).status is S.PAUSED:
             turn.park(message)
             return
@@ -65,15 +72,10 @@ class StartStageHandler(Handler[StartStage]):
         if stage.scheduled_time is not None and stage.scheduled_time > turn.now:
             turn.push(message, delay_ms=stage.scheduled_time - turn.now)
             return
-        reason = _reason_to_skip(turn, stage)
-        if isinstance(reason, ValueError):
-            turn.push(FailStage.of(stage, error=str(reason)))
-            return
-        if reason is not None:
-            turn.push(SkipStage.of(stage, reason=reason))
+        if _is_passed_over(turn, stage):
             return
         net = turn.net(message)
-        if is_gated(stage) and not _admitted(turn, net, stage, message.triggered):
+        if is_gated(stage) and not _admitted(turn, net, stage):
             return
         begin(turn, net, stage)
         if stage.mi_config is not None:
@@ -84,15 +86,23 @@ class StartStageHandler(Handler[StartStage]):
             run_next_phase(turn, net, stage)
 
 
-def _admitted(turn: Turn, net: Net, stage: StageExecution, triggered: bool) -> bool:
-    if triggered and not stage.delivered.get("_triggered"):
-        turn.set(stage, delivered={**stage.delivered, "_triggered": True})
+def _is_passed_over(turn: Turn, stage: StageExecution) -> bool:
+    reason = _reason_to_skip(turn, stage)
+    if isinstance(reason, ValueError):
+        turn.push(FailStage.of(stage, error=str(reason)))
+    elif reason is not None:
+        turn.push(SkipStage.of(stage, reason=reason))
+    return reason is not None
+
+
+def _admitted(turn: Turn, net: Net, stage: StageExecution) -> bool:
     obstacle = admit(turn, net, stage)
     match obstacle:
         case Wait(key):
             offered = stage.waits_for is None and key.startswith("trigger:")
             if offered and _offer(turn, stage):
-                return _admitted(turn, net, stage, True)
+                pull_trigger(turn, net, stage)
+                return _admitted(turn, net, stage)
             turn.set(stage, waits_for=key, waiting_since=stage.waiting_since or turn.now)
             complete_if_idle(turn, net)
         case PassOver(reason):

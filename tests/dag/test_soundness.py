@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stabilize import Fault, Finding, JoinType, SplitType, StageExecution, Workflow
+from stabilize import Fault, Finding, JoinType, Signal, SplitType, StageExecution, Workflow
 from stabilize.dag.topological import CircularDependencyError
 from stabilize.dag.validation import InvalidStageGraphError
 from stabilize.status import SyntheticStageOwner
@@ -272,6 +272,34 @@ def test_a_stage_may_begin_before_the_one_it_watches_is_passed_over() -> None:
     assert found(split, early, stage("a", after="s"), stage("b", after="s")) == {
         ("DEAD_STAGE", "a")
     }
+
+
+def test_a_trigger_decides_a_choice_before_its_stage_can_begin() -> None:
+    """`pay` needs the section that is held until `drop` has ended, or will never come."""
+    offered: dict[str, Any] = {"deferred_choice_group": "g", "trigger": Signal("go")}
+    stages = [
+        stage("open", section="s"),
+        stage("offer", after="open"),
+        stage("pay", after="offer", section="s", **offered),
+        stage("drop", after="offer", **offered),
+        stage("close", after=["open", "drop"], section="s"),
+    ]
+
+    assert found(*stages) == {("LOOSE_JOIN", "close")}
+
+
+def test_a_choice_may_fall_on_a_stage_whose_milestone_is_never_reached() -> None:
+    offered: dict[str, Any] = {"deferred_choice_group": "g", "trigger": Signal("go")}
+    stages = [
+        choice("s", "mark", "other"),
+        stage("mark", after="s"),
+        stage("other", after="s"),
+        stage("a", milestone_ref_id="mark", milestone_status="SUCCEEDED", **offered),
+        stage("b", **offered),
+        stage("end", after=["b", "a"], join_type=JoinType.N_OF_M, join_threshold=2),
+    ]
+
+    assert found(*stages) == {("TOO_FEW_BRANCHES", "end")}
 
 
 def test_a_choice_may_fall_on_what_another_stage_allows_first() -> None:

@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from stabilize import JoinType, QueueProcessorConfig, SplitType, StageExecution, TaskResult
+from stabilize import (
+    JoinType,
+    QueueProcessorConfig,
+    SplitType,
+    StageExecution,
+    TaskResult,
+    Workflow,
+)
 from stabilize.events import (
     EventType,
     SqlEventStore,
@@ -20,7 +27,7 @@ from stabilize.events import (
 from stabilize.events.bus import reset_event_bus
 from stabilize.models import MultiInstanceConfig
 from stabilize.models.definition import stage_to_dict
-from stabilize.models.triggers import Timer
+from stabilize.models.triggers import Signal, Timer
 from stabilize.queue.messages import AddMultiInstance, CancelRegion, CancelStage
 from tests.crash.shapes import AtOnce
 from tests.support.builders import (
@@ -288,6 +295,151 @@ def test_a_timer_decides_a_choice_when_nothing_else_came(engine: Engine) -> None
     )
 
     assert ran.statuses == {"slow": "SKIPPED", "fast": "SUCCEEDED", "merge": "SUCCEEDED"}
+
+
+GATES: dict[str, dict[str, str]] = {
+    "mutex": {"mutex_key": "k"},
+    "section": {"section": "k"},
+    "milestone": {"milestone_ref_id": "holder", "milestone_status": "SUCCEEDED"},
+}
+
+
+def _send(engine: Engine, made: Workflow, ref_id: str, name: str) -> Ran:
+    engine.orchestrator.signal(made, engine.look(made)[ref_id].id, name)
+    return engine.go_on(made)
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_the_first_trigger_decides_a_choice_although_its_stage_still_waits(
+    engine: Engine, gate: str
+) -> None:
+    held = GATES[gate] if gate != "milestone" else {}
+    made = workflow(
+        stage("holder", does="waits", **held),
+        stage("pay", deferred_choice_group="g", trigger=Signal("paid"), **GATES[gate]),
+        stage("drop", deferred_choice_group="g", trigger=Signal("dropped")),
+        stage("end", after=["pay", "drop"]),
+    )
+    engine.submit(made)
+    engine.play()
+
+    chosen = _send(engine, made, "pay", "paid")
+    late = _send(engine, made, "drop", "dropped")
+    ran = _send(engine, made, "holder", "go")
+
+    assert (chosen.statuses["pay"], chosen.statuses["drop"]) == ("NOT_STARTED", "SKIPPED")
+    assert late.statuses == chosen.statuses
+    assert ran.status == "SUCCEEDED"
+    assert (ran.statuses["pay"], ran.runs("end")) == ("SUCCEEDED", ["SUCCEEDED"])
+
+
+def test_a_timer_too_decides_a_choice_while_its_stage_still_waits(engine: Engine) -> None:
+    engine.stop_time()
+    made = workflow(
+        stage("holder", does="waits", mutex_key="k"),
+        stage("fast", deferred_choice_group="g", trigger=Timer("1m"), mutex_key="k"),
+        stage("slow", deferred_choice_group="g", trigger=Timer("10m")),
+    )
+    engine.submit(made)
+    engine.play(3600)
+
+    ran = _send(engine, made, "holder", "go")
+
+    assert ran.statuses == {"holder": "SUCCEEDED", "fast": "SUCCEEDED", "slow": "SKIPPED"}
+
+
+def test_the_first_trigger_decides_a_choice_of_a_workflow_that_is_paused(engine: Engine) -> None:
+    made = workflow(
+        stage("a", deferred_choice_group="g", trigger=Signal("x")),
+        stage("b", deferred_choice_group="g", trigger=Signal("x")),
+    )
+    engine.submit(made)
+    engine.play()
+    engine.orchestrator.pause(made)
+    engine.play()
+    _send(engine, made, "b", "x")
+    paused = _send(engine, made, "a", "x")
+    engine.orchestrator.resume(made)
+
+    assert paused.statuses == {"a": "SKIPPED", "b": "NOT_STARTED"}
+    assert engine.go_on(made).statuses == {"a": "SKIPPED", "b": "SUCCEEDED"}
+
+
+def test_a_signal_kept_for_a_stage_decides_its_choice_when_it_is_offered(engine: Engine) -> None:
+    made = workflow(
+        stage("holder", does="waits", mutex_key="k"),
+        stage("s", does="waits"),
+        stage("a", after="s", deferred_choice_group="g", trigger=Signal("x"), mutex_key="k"),
+        stage("b", after="s", deferred_choice_group="g", trigger=Timer("1m")),
+    )
+    engine.submit(made)
+    engine.play()
+    _send(engine, made, "a", "x")
+
+    ran = _send(engine, made, "s", "go")
+
+    assert (ran.statuses["a"], ran.statuses["b"]) == ("NOT_STARTED", "SKIPPED")
+
+
+def test_a_choice_is_made_even_if_the_milestone_of_the_chosen_stage_is_past(
+    engine: Engine,
+) -> None:
+    made = workflow(
+        stage("mark", does="waits"),
+        stage("holder", does="waits", mutex_key="k"),
+        stage(
+            "a",
+            deferred_choice_group="g",
+            trigger=Signal("x"),
+            mutex_key="k",
+            milestone_ref_id="mark",
+            milestone_status="SUSPENDED",
+        ),
+        stage("b", deferred_choice_group="g", trigger=Signal("x")),
+        stage("end", after=["a", "b"], join_type=JoinType.XOR),
+    )
+    engine.submit(made)
+    engine.play()
+    _send(engine, made, "a", "x")
+    _send(engine, made, "mark", "go")
+
+    ran = _send(engine, made, "holder", "go")
+
+    assert (ran.statuses["a"], ran.statuses["b"]) == ("SKIPPED", "SKIPPED")
+    assert (ran.status, ran.statuses["end"]) == ("SUCCEEDED", "SUCCEEDED")
+
+
+def test_a_choice_gives_up_the_branch_that_the_section_of_the_chosen_one_waits_for(
+    engine: Engine,
+) -> None:
+    offered: dict[str, Any] = {"deferred_choice_group": "g", "trigger": Signal("x")}
+    made = workflow(
+        stage("open", section="s"),
+        stage("offer", after="open"),
+        stage("pay", after="offer", section="s", **offered),
+        stage("drop", after="offer", **offered),
+        stage("close", after=["open", "drop"], section="s"),
+    )
+    engine.submit(made)
+    engine.play()
+
+    ran = _send(engine, made, "pay", "x")
+
+    assert ran.status == "SUCCEEDED"
+    assert (ran.statuses["drop"], ran.statuses["close"]) == ("SKIPPED", "SUCCEEDED")
+
+
+def test_a_choice_without_triggers_falls_on_the_first_that_can_start(engine: Engine) -> None:
+    made = workflow(
+        stage("holder", does="waits", mutex_key="k"),
+        stage("a", deferred_choice_group="g", mutex_key="k"),
+        stage("s"),
+        stage("b", after="s", deferred_choice_group="g"),
+    )
+    engine.submit(made)
+
+    assert engine.go_on(made).statuses["b"] == "SUCCEEDED"
+    assert engine.look(made).statuses["a"] == "SKIPPED"
 
 
 def test_a_milestone_that_was_not_reached_yet_is_waited_for(engine: Engine) -> None:
