@@ -12,6 +12,7 @@ from sqlalchemy import delete, insert, select
 
 from stabilize.dag.gates import (
     Obstacle,
+    PassOver,
     Wait,
     choice,
     choice_key,
@@ -37,7 +38,7 @@ def is_gated(stage: StageExecution) -> bool:
 
 def admit(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:
     """Take every right the stage needs to begin, or say what is in its way and take none."""
-    for gate in (_choice, _trigger, _milestone, _mutex, _section):
+    for gate in (_choice, _past, _trigger, _milestone, _mutex, _section):
         obstacle = gate(turn, net, stage)
         if obstacle is not None:
             _yield_mutex(turn, net, stage, obstacle)
@@ -82,22 +83,33 @@ def leave(turn: Turn, net: Net, stage: StageExecution) -> None:
 
 
 def announce(turn: Turn, net: Net, stage: StageExecution) -> None:
-    """The status of a stage has changed: call those for whom it is a milestone."""
+    """The status of a stage has changed: call those for whom it is a milestone, whatever they
+    wait for: it may be past."""
     if stage.definition.get("watched"):
-        call(turn, net, f"milestone:{stage.ref_id}")
+        for other in waiting_runs(turn, net):
+            if other.milestone_ref_id == stage.ref_id:
+                _try_again(turn, other)
 
 
 def call(turn: Turn, net: Net, key: str, *, first_only: bool = False) -> None:
     """Have the stages that wait for `key` try again, in the order they came."""
     waiting = [stage for stage in waiting_runs(turn, net) if stage.waits_for == key]
-    waiting.sort(key=lambda stage: (stage.waiting_since or 0, stage.position))
     for stage in waiting[:1] if first_only else waiting:
+        _try_again(turn, stage)
+
+
+def _try_again(turn: Turn, stage: StageExecution) -> None:
+    if not waits_for_trigger(stage):  # which it still does, and was offered already
         turn.set(stage, waits_for=None)  # it may go on: it is no part of a deadlock now
-        turn.push(StartStage.of(stage))
+    turn.push(StartStage.of(stage))
+
+
+def waits_for_trigger(stage: StageExecution) -> bool:
+    return stage.waits_for == f"trigger:{stage.ref_id}"
 
 
 def waiting_runs(turn: Turn, net: Net) -> list[StageExecution]:
-    """The runs that have their tokens and wait for something else."""
+    """The runs that have their tokens and wait for something else, in the order they came."""
     if net.has_groups or not net.is_complete:
         query = select(StageExecution.id).where(
             StageExecution.workflow_id == net.workflow.id,
@@ -105,7 +117,8 @@ def waiting_runs(turn: Turn, net: Net) -> list[StageExecution]:
         )
         ids = turn.read(query).scalars()
         turn.reader.stages({net.workflow.id: net}, [id for id in ids if id not in net.stages])
-    return [s for s in net.stages.values() if s.waits_for is not None and is_active(s)]
+    waiting = [s for s in net.stages.values() if s.waits_for is not None and is_active(s)]
+    return sorted(waiting, key=lambda stage: (stage.waiting_since or 0, stage.position))
 
 
 # --- the gates ------------------------------------------------------------------------------
@@ -117,6 +130,11 @@ def _choice(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:
         return None
     chosen = _owner(turn, stage, "choice", choice_key(group, stage.thread))
     return choice(group, chosen, stage.id)
+
+
+def _past(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:
+    obstacle = _milestone(turn, net, stage)
+    return obstacle if isinstance(obstacle, PassOver) else None
 
 
 def _trigger(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:

@@ -68,7 +68,8 @@ def error_of(stage: StageExecution) -> str:
 
 
 def clean_up(turn: Turn, net: Net, stage: StageExecution) -> None:
-    if stage.context.get("stageTimeoutMs") is not None:
+    has_waited = stage.start_time is None and stage.waiting_since is not None
+    if has_waited or stage.context.get("stageTimeoutMs") is not None:
         turn.purge(stage.workflow_id, stage.id)
     for task in net.tasks_of(stage):
         if turn.worker.overrides(task.implementing_class, "on_cleanup"):

@@ -9,7 +9,7 @@ from stabilize.dag.joins import branch_of
 from stabilize.dag.outcome import TOKEN_OF
 from stabilize.dag.splits import NoBranchError, SplitRule, split
 from stabilize.events.base import EventType
-from stabilize.handlers.admission import waiting_runs
+from stabilize.handlers.admission import waiting_runs, waits_for_trigger
 from stabilize.handlers.children import tell_parent
 from stabilize.handlers.closing import (
     close,
@@ -142,7 +142,7 @@ def complete_if_idle(turn: Turn, net: Net) -> None:
 def _end_if_deadlocked(turn: Turn, net: Net) -> None:
     """End a workflow in which every open run waits for another one (WCP-11)."""
     waiting = waiting_runs(turn, net)
-    if any(str(stage.waits_for).startswith("trigger:") for stage in waiting):
+    if any(waits_for_trigger(stage) for stage in waiting):
         return
     stuck = {stage.id for stage in waiting}
     for stage in waiting:  # what it is a part of waits for it

@@ -463,6 +463,83 @@ def test_a_milestone_that_is_past_passes_the_stage_over(engine: Engine) -> None:
     assert ran.statuses == {"mark": "SUCCEEDED", "x": "SKIPPED", "end": "SUCCEEDED"}
 
 
+@pytest.mark.parametrize("trigger", [Signal("x"), Timer("10m")], ids=["signal", "timer"])
+def test_a_stage_whose_milestone_is_past_does_not_wait_for_its_trigger(
+    engine: Engine, trigger: Signal | Timer
+) -> None:
+    ran = engine.run(
+        stage("mark"),
+        stage(
+            "x",
+            after="mark",
+            trigger=trigger,
+            milestone_ref_id="mark",
+            milestone_status="RUNNING",
+        ),
+        stage("end", after="x"),
+    )
+
+    assert ran.status == "SUCCEEDED"
+    assert ran.statuses == {"mark": "SUCCEEDED", "x": "SKIPPED", "end": "SUCCEEDED"}
+
+
+@pytest.mark.parametrize(
+    "waits_for",
+    [{"trigger": Signal("x")}, {"trigger": Timer("10m")}, {"mutex_key": "k"}, {"section": "s"}],
+    ids=["signal", "timer", "mutex", "section"],
+)
+def test_a_stage_is_passed_over_when_its_milestone_passes_whatever_it_waits_for(
+    engine: Engine, waits_for: Any
+) -> None:
+    made = workflow(
+        stage("holder", does="waits", mutex_key="k", section="s"),
+        stage("mark", does="waits"),
+        stage("x", milestone_ref_id="mark", milestone_status="SUSPENDED", **waits_for),
+        stage("free", after=["mark", "x"]),
+    )
+    engine.submit(made)
+    engine.play()
+    before = engine.look(made).statuses["x"]
+
+    ran = _send(engine, made, "mark", "go")
+
+    assert before == "NOT_STARTED"
+    assert (ran.statuses["x"], ran.statuses["free"]) == ("SKIPPED", "SUCCEEDED")
+    assert engine.queue.size() == 0
+    assert _send(engine, made, "holder", "go").status == "SUCCEEDED"
+
+
+@pytest.mark.parametrize("order", [("x", "mark"), ("mark", "x")], ids=" then ".join)
+def test_a_trigger_and_a_milestone_are_both_waited_for_in_any_order(
+    engine: Engine, order: tuple[str, str]
+) -> None:
+    made = workflow(
+        stage("mark", does="waits"),
+        stage("x", trigger=Signal("go"), milestone_ref_id="mark", milestone_status="SUCCEEDED"),
+    )
+    engine.submit(made)
+    engine.play()
+
+    half = _send(engine, made, order[0], "go")
+    ran = _send(engine, made, order[1], "go")
+
+    assert half.statuses["x"] == "NOT_STARTED"
+    assert ran.status == "SUCCEEDED"
+    assert ran.statuses == {"mark": "SUCCEEDED", "x": "SUCCEEDED"}
+
+
+def test_a_timer_runs_on_when_the_milestone_of_its_stage_changes(engine: Engine) -> None:
+    engine.stop_time()
+
+    ran = engine.run(
+        stage("mark", trigger=Timer("5m")),
+        stage("x", trigger=Timer("10m"), milestone_ref_id="mark", milestone_status="SUCCEEDED"),
+    )
+
+    assert ran.status == "SUCCEEDED"
+    assert (ran["x"].start_time or 0) - (ran["mark"].start_time or 0) == 300_000
+
+
 def test_a_milestone_that_can_never_come_passes_the_stage_over(engine: Engine) -> None:
     ran = engine.run(
         stage("s", split_type=SplitType.XOR, split_conditions={"mark": "False"}, split_default="b"),
