@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -114,6 +115,10 @@ class Outbox:
         self.written.left_work = True
 
     # --- taking back ------------------------------------------------------------------------
+
+    def drop(self, is_stale: Callable[[Message], bool]) -> None:
+        """Do not put out after all what this turn was to put out."""
+        self._pushes = [push for push in self._pushes if not is_stale(push.message)]
 
     def purge(self, workflow_id: str, stage_id: str | None) -> None:
         """Delete every message of a workflow, or of one stage run."""

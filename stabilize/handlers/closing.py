@@ -41,6 +41,8 @@ def close(
     error = event.get("error")
     duration = None if stage.start_time is None else turn.now - stage.start_time
     turn.set(stage, status=status, end_time=turn.now, phase=StagePhase.ENDED)
+    if stage.waits_for is not None:
+        turn.set(stage, waits_for=None)
     turn.set(net.workflow, open_runs=net.workflow.open_runs - 1)
     kind = _ENDED.get(status, EventType.STAGE_FAILED)
     detail: dict[str, Any] = {"status": status.name, "end_time": turn.now}

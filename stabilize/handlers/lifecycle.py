@@ -142,7 +142,7 @@ def complete_if_idle(turn: Turn, net: Net) -> None:
 def _end_if_deadlocked(turn: Turn, net: Net) -> None:
     """End a workflow in which every open run waits for another one (WCP-11)."""
     waiting = waiting_runs(turn, net)
-    if any(waits_for_trigger(stage) for stage in waiting):
+    if any(waits_for_trigger(stage) or stage.start_time_expiry for stage in waiting):
         return
     stuck = {stage.id for stage in waiting}
     for stage in waiting:  # what it is a part of waits for it

@@ -21,6 +21,7 @@ from stabilize.handlers.admission import (
 from stabilize.handlers.base import Handler
 from stabilize.handlers.closing import cancel_child, describe, withdraw_parts
 from stabilize.handlers.context import names_for
+from stabilize.handlers.expiry import begin_by, has_begun, is_past
 from stabilize.handlers.instances import open_group
 from stabilize.handlers.lifecycle import (
     complete_if_idle,
@@ -103,6 +104,8 @@ def _admitted(turn: Turn, net: Net, stage: StageExecution) -> bool:
             if offered and _offer(turn, stage):
                 pull_trigger(turn, net, stage)
                 return _admitted(turn, net, stage)
+            if stage.waiting_since is None:
+                begin_by(turn, StartStage.of(stage), stage.start_time_expiry)
             turn.set(stage, waits_for=key, waiting_since=stage.waiting_since or turn.now)
             complete_if_idle(turn, net)
         case PassOver(reason):
@@ -131,6 +134,8 @@ def _offer(turn: Turn, stage: StageExecution) -> bool:
 
 def begin(turn: Turn, net: Net, stage: StageExecution) -> None:
     """The run is under way from now on."""
+    if stage.waiting_since is not None:
+        has_begun(turn, StartStage.of(stage), stage.start_time_expiry)
     turn.set(stage, status=S.RUNNING, start_time=turn.now, phase=StagePhase.PLANNING)
     turn.record(
         EventType.STAGE_STARTED,
@@ -151,7 +156,7 @@ def begin(turn: Turn, net: Net, stage: StageExecution) -> None:
 
 def _reason_to_skip(turn: Turn, stage: StageExecution) -> str | ValueError | None:
     """Why the stage is passed over, or the error for which it fails."""
-    if stage.start_time_expiry is not None and stage.start_time_expiry < turn.now:
+    if is_past(stage.start_time_expiry, turn):
         return "The time by which it had to start is past"
     unknown = unknown_reducer(stage.definition.get("output_reducers") or {})
     if unknown is not None:

@@ -10,6 +10,7 @@ from stabilize.dag.outcome import workflow_outcome
 from stabilize.events.base import EventType
 from stabilize.handlers.base import Handler
 from stabilize.handlers.concurrency import release_slot, take_slot
+from stabilize.handlers.expiry import begin_by, has_begun, is_past
 from stabilize.handlers.flow import is_absorbed
 from stabilize.handlers.lifecycle import (
     complete_if_idle,
@@ -45,16 +46,19 @@ class StartWorkflowHandler(Handler[StartWorkflow]):
         if workflow.status not in (S.NOT_STARTED, S.BUFFERED):
             return
         expiry = workflow.start_time_expiry
-        if workflow.is_canceled or (expiry is not None and expiry < turn.now):
+        if workflow.is_canceled or is_past(expiry, turn):
             reason = "the time by which it had to start is past"
             turn.push(cancellation_of(workflow, reason))
             return
         if not take_slot(turn, workflow):
+            if workflow.status is S.NOT_STARTED:
+                begin_by(turn, message, expiry)
             turn.set(workflow, status=S.BUFFERED)
             turn.record(
                 EventType.STATUS_CHANGED, workflow, old_status="NOT_STARTED", new_status="BUFFERED"
             )
             return
+        has_begun(turn, message, expiry)
         turn.set(workflow, status=S.RUNNING, start_time=turn.now)
         net.tokens_known = True
         firsts = _initial_stages(turn, net)

@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 from stabilize import StageExecution, TaskResult, Workflow
+from stabilize.clock import now_ms
 from tests.support.builders import Engine, Script, eventually, ok, raises, stage, workflow
 
 
@@ -134,3 +135,35 @@ def test_a_finished_workflow_that_is_restarted_waits_for_a_slot(engine: Engine) 
 
     assert engine.look(first).runs("a") == ["SUCCEEDED", "SUCCEEDED"]
     assert engine.status(first) == "SUCCEEDED"
+
+
+def _waits(stage: StageExecution) -> TaskResult:
+    return TaskResult.success() if "_signal_name" in stage.context else TaskResult.suspend()
+
+
+def test_a_buffered_workflow_is_canceled_when_the_time_to_start_is_past(engine: Engine) -> None:
+    clock = engine.stop_time()
+    first, second = _limited(_waits, 1), _limited(ok, 1)
+    second.start_time_expiry = clock.now_ms() + 60_000
+    engine.submit(first, second)
+
+    ran = engine.go_on(second)
+
+    assert (ran.status, ran.workflow.canceled_by) == ("CANCELED", "system")
+    assert 60_000 < (ran.workflow.end_time or 0) - (second.start_time_expiry - 60_000) < 61_000
+    assert engine.status(first) == "RUNNING"
+
+
+def test_a_buffered_workflow_that_starts_in_time_leaves_no_deadline_behind(engine: Engine) -> None:
+    first, second = _limited(_waits, 1), _limited(ok, 1)
+    second.start_time_expiry = now_ms() + 3_600_000
+    engine.submit(first, second)
+    engine.play()
+    waiting = engine.status(second), engine.queue.size()
+    engine.orchestrator.signal(first, first.stages[0].id, "go")
+
+    ran = engine.go_on(second)
+
+    assert waiting == ("BUFFERED", 1)
+    assert ran.status == "SUCCEEDED"
+    assert engine.queue.size() == 0

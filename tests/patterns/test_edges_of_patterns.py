@@ -35,6 +35,7 @@ from tests.support.builders import (
     Gate,
     Ran,
     Recorder,
+    Script,
     eventually,
     fails,
     ok,
@@ -538,6 +539,31 @@ def test_a_timer_runs_on_when_the_milestone_of_its_stage_changes(engine: Engine)
 
     assert ran.status == "SUCCEEDED"
     assert (ran["x"].start_time or 0) - (ran["mark"].start_time or 0) == 300_000
+
+
+def test_a_signal_reaches_the_run_that_waits_not_an_earlier_one_that_was_passed_over(
+    engine: Engine,
+) -> None:
+    back = Script(TaskResult.jump_to("s"), TaskResult.success())
+    made = workflow(
+        stage("s"),
+        stage("mark", after="s", does="waits"),
+        stage(
+            "x",
+            after="s",
+            trigger=Signal("go"),
+            milestone_ref_id="mark",
+            milestone_status="SUSPENDED",
+        ),
+        stage("end", after=["x", "mark"], does=back),
+    )
+    engine.submit(made)
+    engine.play()
+    _send(engine, made, "mark", "go")
+
+    _send(engine, made, "x", "go")
+
+    assert engine.look(made).runs("x") == ["SKIPPED", "SUCCEEDED"]
 
 
 def test_a_milestone_that_can_never_come_passes_the_stage_over(engine: Engine) -> None:
