@@ -561,7 +561,8 @@ def test_a_signal_reaches_the_run_that_waits_not_an_earlier_one_that_was_passed_
     engine.play()
     _send(engine, made, "mark", "go")
 
-    _send(engine, made, "x", "go")
+    engine.orchestrator.signal(made, made.stages[2].id, "go")
+    engine.play()
 
     assert engine.look(made).runs("x") == ["SKIPPED", "SUCCEEDED"]
 
