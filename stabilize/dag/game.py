@@ -150,11 +150,12 @@ class Game:
         edges = self.downstream[run.ref_id]
         if TOKEN_OF[status] is not TokenKind.LIVE or not edges:
             return [Move(run, status, {})]
-        found = self._deals.get(run.ref_id)
-        if found is None:
+        if (found := self._deals.get(run.ref_id)) is None:
             rule = SplitRule.of(self.stages[run.ref_id])
             found = self._deals[run.ref_id] = deals(rule, edges, self._counts)
-        return [Move(run, S.TERMINAL if deal is None else status, deal) for deal in found]
+        fails = self.stages[run.ref_id].failure_status()
+        none = dict.fromkeys(edges, 0) if fails is S.FAILED_CONTINUE else None
+        return [Move(run, *((status, d) if d is not None else (fails, none))) for d in found]
 
     # --- what comes of it -----------------------------------------------------------------------
 

@@ -84,7 +84,9 @@ def finish_stage(
     if isinstance(arrivals, str):
         event["error"] = arrivals
         turn.set(stage, context={**stage.context, "error": arrivals})
-        status, arrivals = S.TERMINAL, []
+        status = stage.failure_status()
+        none = TokenKind.DEAD if status is S.FAILED_CONTINUE else TOKEN_OF[status]
+        arrivals = _all_edges(net, stage, none)
     close(turn, net, stage, status, **event)
     terminates = stage.end == "terminate" or stage.definition.get("terminates")
     if terminates and status in CONTINUABLE_STATUSES:

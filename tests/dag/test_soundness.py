@@ -138,6 +138,26 @@ def test_a_stage_that_may_fail_is_played_both_ways() -> None:
     assert found(*stages, may_fail=["a", "b"]) == {("TOO_FEW_BRANCHES", "two")}
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, {("NO_BRANCH", "a")}),
+        ({"failPipeline": False}, set()),
+        ({"continuePipelineOnFailure": True}, {("LOOSE_JOIN", "join")}),
+    ],
+)
+def test_a_split_may_fail_as_its_stage_may(flags: Any, expected: Any) -> None:
+    only_b = {"split_type": SplitType.XOR, "split_conditions": {"b": "to_b"}}
+    stages = [
+        stage("a", context=flags, **only_b),
+        stage("b", after="a"),
+        stage("beside"),
+        stage("join", after=["b", "beside"]),
+    ]
+
+    assert found(*stages) == expected
+
+
 def test_a_failure_that_ends_the_workflow_is_no_deadlock() -> None:
     stages = [stage("a"), stage("b"), stage("join", after=["a", "b"]), stage("end", after="join")]
 

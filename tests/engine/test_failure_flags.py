@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stabilize import StageExecution, TaskResult
+from stabilize import SplitType, StageExecution, TaskResult
 from tests.support.builders import Engine, Gate, Recorder, fails, ok, puts, raises, returns, stage
 
 
@@ -101,6 +101,45 @@ def test_a_stopped_branch_keeps_the_join_behind_it_from_starting(engine: Engine)
 
     assert ran.status == "SUCCEEDED"
     assert ran.statuses == {"a": "STOPPED", "b": "SUCCEEDED", "d": "SUCCEEDED", "e": "NOT_STARTED"}
+
+
+NO_BRANCH = {"b": "False", "c": "False"}
+BAD_CONDITION = {"b": "no_number > 1", "c": "True"}
+
+
+@pytest.mark.parametrize("split", [NO_BRANCH, BAD_CONDITION], ids=["no branch", "bad condition"])
+@pytest.mark.parametrize(
+    ("flags", "status", "of_a", "of_b"),
+    [
+        ({}, "TERMINAL", "TERMINAL", "NOT_STARTED"),
+        ({"failPipeline": False}, "SUCCEEDED", "STOPPED", "NOT_STARTED"),
+        (
+            {"failPipeline": False, "completeOtherBranchesThenFail": True},
+            "TERMINAL",
+            "STOPPED",
+            "NOT_STARTED",
+        ),
+        ({"continuePipelineOnFailure": True}, "SUCCEEDED", "FAILED_CONTINUE", "SKIPPED"),
+    ],
+)
+def test_a_split_that_fails_counts_as_a_failure_of_its_stage(
+    engine: Engine,
+    split: dict[str, str],
+    flags: dict[str, Any],
+    status: str,
+    of_a: str,
+    of_b: str,
+) -> None:
+    ran = engine.run(
+        stage("a", context=flags, split_type=SplitType.XOR, split_conditions=split),
+        stage("b", after="a"),
+        stage("c", after="a"),
+        stage("d", after=["b", "c"]),
+    )
+
+    expected = {"a": of_a, "b": of_b, "c": of_b, "d": of_b}
+    assert (ran.status, ran.statuses) == (status, expected)
+    assert "Error" in ran.error("a")
 
 
 def test_what_follows_a_tolerated_failure_still_inherits_its_outputs(engine: Engine) -> None:
