@@ -65,6 +65,8 @@ _S = WorkflowStatus
 COMPLETED_STATUSES = frozenset(s for s in WorkflowStatus if s.is_complete)
 HALT_STATUSES = frozenset(s for s in WorkflowStatus if s.is_halt)
 CONTINUABLE_STATUSES = frozenset({_S.SUCCEEDED, _S.FAILED_CONTINUE, _S.SKIPPED, _S.REDIRECT})
+ENDING_STATUSES = CONTINUABLE_STATUSES - {_S.SKIPPED}
+"""With these a stage that ends the workflow does so: one that did not run ends nothing."""
 ACTIVE_STATUSES = frozenset({_S.NOT_STARTED, _S.RUNNING, _S.PAUSED, _S.SUSPENDED})
 BEGUN_STATUSES = frozenset({_S.RUNNING, _S.PAUSED, _S.SUSPENDED, _S.REDIRECT})
 

@@ -31,7 +31,7 @@ from stabilize.dag.nodes import StageNode
 from stabilize.dag.outcome import TOKEN_OF
 from stabilize.dag.splits import Deal, SplitRule, deals
 from stabilize.dag.topological import reach, topological_sort
-from stabilize.status import CONTINUABLE_STATUSES, JoinType, SplitType, TokenKind, WorkflowStatus
+from stabilize.status import ENDING_STATUSES, JoinType, SplitType, TokenKind, WorkflowStatus
 
 S = WorkflowStatus
 Teller = Callable[[Marking, str, Tally, Decision], None]
@@ -208,7 +208,7 @@ class Game:
         """End a run and put its tokens."""
         del marking.active[run]
         self._leave(marking, run, status)
-        if self.stages[run.ref_id].end and status in CONTINUABLE_STATUSES:
+        if self.stages[run.ref_id].end and status in ENDING_STATUSES:
             marking.active.clear()
             marking.is_terminated = True
         elif status is S.TERMINAL and not self.failure_is_absorbed(run.ref_id):

@@ -24,7 +24,7 @@ from stabilize.dag.rivalry import Rivals, above, counted_in, rivals_in
 from stabilize.dag.splits import SplitRule, has_many_conditions
 from stabilize.dag.topological import reach
 from stabilize.dag.validation import validate_stage_graph
-from stabilize.status import CONTINUABLE_STATUSES, JoinType, TokenKind, WorkflowStatus
+from stabilize.status import ENDING_STATUSES, JoinType, TokenKind, WorkflowStatus
 
 S = WorkflowStatus
 MAX_STEPS = 50_000
@@ -161,7 +161,7 @@ class Check:
         for run in reversed(marking.active):  # the furthest on: ways that part meet again soon
             rivals, moves = self._rivals.get(run.ref_id), self._game.moves(marking, run)
             if self._game.stages[run.ref_id].end:
-                cuts = [move for move in moves if move.status in CONTINUABLE_STATUSES]
+                cuts = [move for move in moves if move.status in ENDING_STATUSES]
                 ending += cuts  # short what the others do: after them nothing is missed
                 self._ran |= {run.ref_id for move in cuts if _begins(move)}
                 moves = [move for move in moves if move not in cuts]

@@ -40,7 +40,7 @@ from stabilize.queue.messages import (
     StartTask,
 )
 from stabilize.status import (
-    CONTINUABLE_STATUSES,
+    ENDING_STATUSES,
     SplitType,
     StagePhase,
     SyntheticStageOwner,
@@ -89,7 +89,7 @@ def finish_stage(
         arrivals = _all_edges(net, stage, none)
     close(turn, net, stage, status, **event)
     terminates = stage.end == "terminate" or stage.definition.get("terminates")
-    if terminates and status in CONTINUABLE_STATUSES:
+    if terminates and status in ENDING_STATUSES:
         end_workflow(turn, net, S.SUCCEEDED)
     elif stage.parent_stage_id is not None:
         if status is not S.TERMINAL:

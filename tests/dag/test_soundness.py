@@ -229,6 +229,18 @@ def test_nothing_begins_after_a_stage_that_ends_the_workflow() -> None:
     assert found(stage("a"), ends, join) == {("DEAD_STAGE", "join")}
 
 
+def test_a_stage_that_is_passed_over_does_not_end_the_workflow() -> None:
+    ends = stage(
+        "stop", after="mark", end="terminate", milestone_ref_id="mark", milestone_status="RUNNING"
+    )
+    after = stage("m", after=["a", "stop"], **XOR)
+
+    assert found(stage("a"), stage("mark"), ends, after) == {
+        ("DEAD_STAGE", "stop"),
+        ("MERGED_TWICE", "m"),
+    }
+
+
 def test_a_stage_that_ends_the_workflow_may_be_watched_until_then() -> None:
     ends = stage("stop", end="terminate")
     watches = stage(

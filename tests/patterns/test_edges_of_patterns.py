@@ -735,6 +735,27 @@ def test_a_join_that_waits_for_quiet_does_not_start_after_an_explicit_end(engine
     assert ran.statuses["join"] == "NOT_STARTED"
 
 
+@pytest.mark.parametrize(
+    "passed_over",
+    [
+        {"context": {"stageEnabled": False}},
+        {"start_time_expiry": 1},
+        {"milestone_ref_id": "a", "milestone_status": "RUNNING"},
+    ],
+    ids=["condition", "expiry", "milestone"],
+)
+def test_a_stage_that_did_not_run_ends_nothing(engine: Engine, passed_over: Any) -> None:
+    ran = engine.run(
+        stage("a"),
+        stage("stop", after="a", end="terminate", **passed_over),
+        stage("b", after="stop"),
+        stage("c", after="a"),
+    )
+
+    assert ran.status == "SUCCEEDED"
+    assert ran.statuses == {"a": "SUCCEEDED", "stop": "SKIPPED", "b": "SUCCEEDED", "c": "SUCCEEDED"}
+
+
 def test_a_late_result_changes_nothing_after_an_explicit_end(engine: Engine) -> None:
     gate = Gate(TaskResult.success(outputs={"late": True}))
     made = workflow(stage("slow", does=gate), stage("stop", does="waits", end="terminate"))
