@@ -222,8 +222,9 @@ class Setting:
     """One key of an entity's `definition`, read and written like an attribute of the entity.
 
     What a definition says and no query asks for shares one JSON column; this gives each key its
-    name, type and default. `load` and `dump` convert from and to JSON. What a `factory` makes is
-    live: changing it in place before the entity is stored changes the definition.
+    name, type and default. `load` and `dump` convert from and to JSON; `dump` raises `TypeError`
+    with what to write instead. What a `factory` makes is live: changing it in place before the
+    entity is stored changes the definition.
     """
 
     def __init__(
@@ -235,6 +236,7 @@ class Setting:
         dump: Callable[[Any], Any] | None = None,
     ) -> None:
         self._default, self._factory, self._load, self._dump = default, factory, load, dump
+        self._left_out = None if default is None or dump is None else dump(default)
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -258,8 +260,18 @@ class Setting:
         definition = dict(instance.definition or {})
         definition.pop(self._name, None)
         if value is not None and value != self._default:
-            definition[self._name] = value if self._dump is None else self._dump(value)
+            raw = value if self._dump is None else self._dumped(instance, value)
+            if raw != self._left_out:
+                definition[self._name] = raw
         instance.definition = definition
+
+    def _dumped(self, instance: Any, value: Any) -> Any:
+        assert self._dump is not None
+        try:
+            return self._dump(value)
+        except TypeError as error:
+            name = f"stage {getattr(instance, 'ref_id', '')!r}: {self._name}={value!r}"
+            raise TypeError(f"{name}: {error}") from None
 
 
 setting: Any = Setting

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TypeGuard
 
 from stabilize.dag.expressions import ExpressionError, compile_expression
+from stabilize.dag.names import suggest
 from stabilize.dag.nodes import StageNode
 from stabilize.dag.topological import MAX_NAMES, follow_to_circle, validate_dag
-from stabilize.status import WorkflowStatus
+from stabilize.status import JoinType, SplitType, SyntheticStageOwner, WorkflowStatus
 
 STATUS_NAMES = tuple(status.name for status in WorkflowStatus)
+KINDS = {
+    "join_type": JoinType,
+    "split_type": SplitType,
+    "synthetic_stage_owner": SyntheticStageOwner,
+}
 STATUSES_BEFORE_THE_START = ("NOT_STARTED", "SKIPPED")
 OPTIONS = {
     "on_branch_failure": ("fail", "dead", "arrive"),
@@ -31,6 +36,32 @@ _FITS = {
 """The joins that an option changes as it says."""
 
 
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_text(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+_OF_GROUPS: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    "count": (_is_count, "a number from 0 up"),
+    "join_threshold": (_is_count, "a number from 0 up"),
+    "count_from_context": (_is_text, "the context key of a number"),
+    "collection_from_context": (_is_text, "the context key of a list"),
+    "item_context_key": (_is_text, "the context key that each item is put under"),
+    "complete_when": (_is_text, "a condition as text"),
+    "sync_on_complete": (_is_flag, "True or False"),
+    "allow_dynamic": (_is_flag, "True or False"),
+    "cancel_remaining": (_is_flag, "True or False"),
+}
+"""What the fields of `mi_config` have to be, and what to write."""
+
+
 class InvalidStageGraphError(ValueError):
     """The stages mean nothing together; the message begins with the kind of fault."""
 
@@ -38,12 +69,16 @@ class InvalidStageGraphError(ValueError):
 def validate_stage_graph(stages: Iterable[StageNode]) -> None:
     """Check the top-level stages of a workflow, in time linear in stages and edges.
 
-    Raises `InvalidStageGraphError` with `empty_ref`, `duplicate_ref`, `unreachable_join` (more
+    Raises `InvalidStageGraphError` with `bad_option` (a value that is no member of its enum),
+    `empty_ref`, `duplicate_ref`, `unreachable_join` (more
     branches wanted than there are), `self_edge` or `unknown_ref` at the head of its message, then
     `CircularDependencyError`, then `InvalidStageGraphError` with `bad_condition`,
     `unknown_branch`, `unknown_milestone`, `bad_milestone_status`, `bad_option` or
     `unreachable_join` (milestones that wait for each other), in this order.
     """
+    stages = list(stages)
+    for stage in stages:
+        _check_kinds(stage)
     graph = _Graph.of([stage for stage in stages if stage.parent_stage_id is None])
     _check(graph, _empty_ref, _duplicate_ref, _unreachable_threshold, _self_edge, _unknown_ref)
     validate_dag(graph.stages)
@@ -80,11 +115,16 @@ def _check(graph: _Graph, *checks: _Check) -> None:
                 raise InvalidStageGraphError(fault)
 
 
-def _suggest(wrong: object, known: Collection[str], otherwise: str) -> str:
-    """Say which known name was probably meant, else what to do."""
-    by_lower = {name.lower(): name for name in known}
-    close = get_close_matches(str(wrong).lower(), by_lower, n=1)
-    return f"did you mean {by_lower[close[0]]!r}?" if close else otherwise
+def _check_kinds(stage: StageNode) -> None:
+    """Refuse what is no member of an enum: every other check counts on it, of all stages."""
+    for option, kind in KINDS.items():
+        value = getattr(stage, option, None)
+        if value is not None and not isinstance(value, kind):
+            fix = suggest(value, list(kind.__members__), "write one of these")
+            raise InvalidStageGraphError(
+                f"bad_option: stage {stage.ref_id!r} has {option}={value!r}, which is no "
+                f"{kind.__name__} ({', '.join(kind.__members__)}): {fix}"
+            )
 
 
 def _empty_ref(_: _Graph, stage: StageNode) -> Iterator[str]:
@@ -122,7 +162,7 @@ def _unknown_ref(graph: _Graph, stage: StageNode) -> Iterator[str]:
     for ref in sorted(ref for ref in stage.requisite_stage_ref_ids if ref not in graph.by_ref):
         yield (
             f"unknown_ref: stage {stage.ref_id!r} requires {ref!r}, which is no stage of this "
-            f"workflow: {_suggest(ref, graph.by_ref, 'add it, or take it out')}"
+            f"workflow: {suggest(ref, graph.by_ref, 'add it, or take it out')}"
         )
 
 
@@ -167,7 +207,7 @@ def _unknown_branch(graph: _Graph, stage: StageNode) -> Iterator[str]:
     downstream = dict.fromkeys(graph.downstream[stage.ref_id]) if named else {}
     for ref in filter(lambda ref: ref not in downstream, named):
         what = "a condition" if ref in conditions else "its split_default"
-        fix = _suggest(ref, downstream, f"after it come {', '.join(downstream) or 'no stages'}")
+        fix = suggest(ref, downstream, f"after it come {', '.join(downstream) or 'no stages'}")
         if ref in graph.by_ref:
             fix = f"add {stage.ref_id!r} to the requisites of {ref!r}, or drop it here"
         yield (
@@ -181,7 +221,7 @@ def _unknown_milestone(graph: _Graph, stage: StageNode) -> Iterator[str]:
     if ref and ref not in graph.by_ref:
         yield (
             f"unknown_milestone: stage {stage.ref_id!r} waits for milestone {ref!r}, which is no "
-            f"stage of this workflow: {_suggest(ref, graph.by_ref, 'add it, or name another')}"
+            f"stage of this workflow: {suggest(ref, graph.by_ref, 'add it, or name another')}"
         )
     if status and not ref:
         yield (
@@ -195,7 +235,7 @@ def _bad_milestone_status(_: _Graph, stage: StageNode) -> Iterator[str]:
     if ref and status not in STATUS_NAMES:
         yield (
             f"bad_milestone_status: stage {stage.ref_id!r} waits for {ref!r} to be {status!r}, "
-            f"no status: {_suggest(status, STATUS_NAMES, 'write ' + ', '.join(STATUS_NAMES))}"
+            f"no status: {suggest(status, STATUS_NAMES, 'write ' + ', '.join(STATUS_NAMES))}"
         )
 
 
@@ -203,7 +243,7 @@ def _bad_option(_: _Graph, stage: StageNode) -> Iterator[str]:
     for option, allowed in OPTIONS.items():
         value = getattr(stage, option)
         if value is not None and value not in allowed:
-            fix = _suggest(value, allowed, f"write {', '.join(map(repr, allowed))} or None")
+            fix = suggest(value, allowed, f"write {', '.join(map(repr, allowed))} or None")
             yield f"bad_option: stage {stage.ref_id!r} has {option}={value!r}: {fix}"
     for option, joins in _FITS.items():
         join = stage.join_type.name
@@ -233,12 +273,12 @@ def _bad_group(_: _Graph, stage: StageNode) -> Iterator[str]:
     config = stage.mi_config
     if config is None:
         return
-    for option in ("count", "join_threshold"):
+    for option, (is_right, remedy) in _OF_GROUPS.items():
         value = getattr(config, option)
-        if type(value) is not int or value < 0:
+        if not is_right(value):
             yield (
                 f"bad_option: the instances of stage {stage.ref_id!r} have {option}={value!r}: "
-                "write a number from 0 up"
+                f"write {remedy}"
             )
             return
     grows = config.allow_dynamic or config.count_from_context or config.collection_from_context

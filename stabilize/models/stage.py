@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import (
     BigInteger,
@@ -18,6 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from stabilize.clock import new_id
+from stabilize.dag.names import member_of
 from stabilize.models.base import PREFIX, TABLE_OPTIONS, Base, RowBase
 from stabilize.models.task import STATUS, TaskExecution
 from stabilize.models.triggers import StageTrigger, trigger_from_dict, trigger_to_dict
@@ -37,9 +40,28 @@ if TYPE_CHECKING:
 
 __all__ = ["JoinType", "SplitType", "StageEdge", "StageExecution", "SyntheticStageOwner"]
 
+E = TypeVar("E", bound=enum.Enum)
 
-def _name(member: Any) -> str:
-    return str(member.name)
+
+def _by_name(kind: type[E], default: E | None = None) -> Any:
+    """A setting that is a member of an enum, or what is yet to be refused: its name is kept."""
+
+    def load(raw: Any) -> Any:
+        found = kind.__members__.get(raw) if isinstance(raw, str) else None
+        return member_of(kind, raw) if found is None else found
+
+    return setting(default, load=load, dump=partial(_name_in, kind))
+
+
+def _name_in(kind: type[E], value: Any) -> Any:
+    found = member_of(kind, value)
+    return found.name if isinstance(found, kind) else found
+
+
+def _config_to_dict(config: Any) -> dict[str, Any]:
+    if not isinstance(config, MultiInstanceConfig):
+        raise TypeError("write MultiInstanceConfig(count=...)")
+    return config.to_dict()
 
 
 class StageExecution(Base, kw_only=True, eq=False):
@@ -89,26 +111,26 @@ class StageExecution(Base, kw_only=True, eq=False):
     version: Mapped[int] = mapped_column(Integer, default=0)
     event_version: Mapped[int] = mapped_column(Integer, default=0)
 
-    join_type: JoinType = setting(JoinType.AND, load=JoinType.__getitem__, dump=_name)
+    join_type: JoinType = _by_name(JoinType, JoinType.AND)
     join_threshold: int = setting(0)
     join_keep: bool = setting(False)
     join_rest: str | None = setting()
     join_scope: str | None = setting()
     on_branch_failure: str | None = setting()
-    split_type: SplitType = setting(SplitType.AND, load=SplitType.__getitem__, dump=_name)
+    split_type: SplitType = _by_name(SplitType, SplitType.AND)
     split_conditions: dict[str, str] | None = setting(factory=dict)
     split_default: str | None = setting()
     split_count: int | str | None = setting()
     mutex_key: str | None = setting()
     section: str | None = setting()
     milestone_ref_id: str | None = setting()
-    milestone_status: str | None = setting()
+    milestone_status: str | None = setting(dump=partial(_name_in, WorkflowStatus))
     deferred_choice_group: str | None = setting()
     trigger: StageTrigger | None = setting(load=trigger_from_dict, dump=trigger_to_dict)
     cancel_region: str | None = setting()
     end: str | None = setting()
     mi_config: MultiInstanceConfig | None = setting(
-        load=MultiInstanceConfig.from_dict, dump=MultiInstanceConfig.to_dict
+        load=MultiInstanceConfig.from_dict, dump=_config_to_dict
     )
     output_reducers: dict[str, str] | None = setting(factory=dict)
     start_time_expiry: int | None = setting()
@@ -135,12 +157,18 @@ class StageExecution(Base, kw_only=True, eq=False):
     )
 
     def __post_init__(self) -> None:
-        if self.join_threshold < 0:
+        threshold: object = self.join_threshold
+        if not isinstance(threshold, int):
+            raise TypeError(f"stage {self.ref_id!r}: join_threshold={threshold!r}: write a number")
+        if threshold < 0:
             raise ValueError(
                 f"stage {self.ref_id!r}: join_threshold is {self.join_threshold}, it counts "
                 "branches and cannot be negative"
             )
         self.requisite_stage_ref_ids = set(self.requisite_stage_ref_ids or ())
+        owner: Any = member_of(SyntheticStageOwner, self.synthetic_stage_owner)
+        if owner is not self.synthetic_stage_owner:
+            self.synthetic_stage_owner = owner
 
     @classmethod
     def create(

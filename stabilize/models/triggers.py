@@ -17,6 +17,11 @@ class Signal:
 
     name: str
 
+    def __post_init__(self) -> None:
+        name: object = self.name
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"Signal({name!r}) has no name: write text, as in Signal('paid')")
+
     def __str__(self) -> str:
         return f"signal {self.name}"
 
@@ -42,7 +47,7 @@ class Timer:
             return int(self.after.total_seconds() * 1000)
         if isinstance(self.after, (int, float)):
             return int(self.after * 1000)
-        match = _DURATION.fullmatch(self.after.strip())
+        match = _DURATION.fullmatch(str(self.after).strip())
         if match is None:
             raise ValueError(
                 f"Timer({self.after!r}) is no duration: write a number and one of "
@@ -65,4 +70,8 @@ def trigger_from_dict(data: dict[str, Any]) -> StageTrigger:
 
 
 def trigger_to_dict(trigger: StageTrigger | None) -> dict[str, Any] | None:
-    return None if trigger is None else trigger.to_dict()
+    if trigger is None:
+        return None
+    if not isinstance(trigger, Signal | Timer):
+        raise TypeError("write Signal('name') or Timer('30m')")
+    return trigger.to_dict()

@@ -7,12 +7,13 @@ import contextvars
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from stabilize.dag.names import member_of, suggest
 from stabilize.errors import (
     PayloadError,
     TaskNotFoundError,
@@ -174,6 +175,13 @@ def _as_outcome(
             f"{type(result).__name__}, not a TaskResult: end it with "
             "`return TaskResult.success(...)`"
         )
+    if isinstance(result.status, str):
+        status: Any = member_of(WorkflowStatus, result.status)
+        result = replace(result, status=status)
+    for wrong in _wrong_fields(result):
+        raise TypeError(
+            f"{type(task).__name__} of stage {stage.ref_id!r} returned a TaskResult with {wrong}"
+        )
     if result.status in _NO_RESULTS:
         raise ValueError(
             f"{type(task).__name__} of stage {stage.ref_id!r} returned the status {result.status}, "
@@ -195,6 +203,21 @@ def _as_outcome(
     )
 
 
+def _wrong_fields(result: Any) -> Iterator[str]:
+    """The fields of a result that are not what they have to be, with the remedy; no values."""
+    if not isinstance(result.status, WorkflowStatus):
+        names = WorkflowStatus.__members__
+        fix = suggest(result.status, names, f"write one of {', '.join(names)}")
+        yield f"status={result.status!r}, which is no WorkflowStatus: {fix}"
+    for name in ("context", "outputs"):
+        value = getattr(result, name)
+        if not isinstance(value, Mapping | None):
+            yield f"{name} of type {type(value).__name__}: write a dict"
+    if not isinstance(result.target_stage_ref_id, str | None):
+        target = result.target_stage_ref_id
+        yield f"target_stage_ref_id={target!r}: write the ref_id of a stage"
+
+
 def _own_backoff(task: AnyTask, stage: StageExecution, elapsed: float) -> float | None:
     """The seconds the task itself wants to wait before it is executed again."""
     if not isinstance(task, RetryableTask):
@@ -204,7 +227,7 @@ def _own_backoff(task: AnyTask, stage: StageExecution, elapsed: float) -> float 
 
 
 def _values(given: Any, where: str) -> dict[str, Any]:
-    if not given or not isinstance(given, dict):
+    if not given or not isinstance(given, Mapping):
         return {}
     copied: dict[str, Any] = plain(given, where)
     return copied

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from stabilize.dag.topological import CircularDependencyError
 from stabilize.dag.validation import STATUS_NAMES, InvalidStageGraphError, validate_stage_graph
-from stabilize.models import MultiInstanceConfig
-from stabilize.status import JoinType, SplitType, WorkflowStatus
+from stabilize.models import MultiInstanceConfig, StageExecution, Workflow
+from stabilize.models.triggers import Signal, Timer
+from stabilize.status import JoinType, SplitType, SyntheticStageOwner, WorkflowStatus
 
 
 @dataclass(eq=False, kw_only=True)
@@ -566,3 +567,111 @@ def _can_start(each: Stage, started: set[str]) -> bool:
         and (joined or not each.requisite_stage_ref_ids)
         and (each.milestone_ref_id is None or each.milestone_ref_id in started)
     )
+
+
+# --- members of enums and types of fields ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("written", ["N_OF_M", "n_of_m", JoinType.N_OF_M])
+def test_the_name_of_a_join_does_for_the_join(written: Any) -> None:
+    made = StageExecution(ref_id="j", join_type=written, split_type="or", join_threshold=1)
+
+    assert (made.join_type, made.split_type) == (JoinType.N_OF_M, SplitType.OR)
+    assert made.definition == {"join_type": "N_OF_M", "split_type": "OR", "join_threshold": 1}
+
+
+def test_the_name_of_the_default_is_the_default() -> None:
+    assert StageExecution(ref_id="a", join_type="and", split_type="AND").definition == {}
+
+
+@pytest.mark.parametrize("written", ["running", "RUNNING", WorkflowStatus.RUNNING])
+def test_a_milestone_is_a_status_or_its_name(written: Any) -> None:
+    made = StageExecution(ref_id="a", milestone_ref_id="m", milestone_status=written)
+
+    assert made.milestone_status == "RUNNING"
+
+
+def test_the_name_of_an_owner_does_for_the_owner() -> None:
+    made = StageExecution(ref_id="a", synthetic_stage_owner="stage_before")  # type: ignore[arg-type]
+
+    assert made.synthetic_stage_owner is SyntheticStageOwner.STAGE_BEFORE
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong", "told"),
+    [
+        ("join_type", "ANDD", "did you mean 'AND'?"),
+        ("join_type", "discriminate", "did you mean 'DISCRIMINATOR'?"),
+        (
+            "join_type",
+            "zzz",
+            "(AND, OR, XOR, MULTI_MERGE, DISCRIMINATOR, N_OF_M, THREADS): write one",
+        ),
+        ("join_type", 3, "write one of these"),
+        ("join_type", SplitType.THREADS, "did you mean 'THREADS'?"),
+        ("split_type", "thread", "did you mean 'THREADS'?"),
+        ("split_type", "all of them", "(AND, OR, XOR, THREADS)"),
+        ("synthetic_stage_owner", "before", "did you mean 'STAGE_BEFORE'?"),
+    ],
+)
+def test_what_is_no_member_is_refused_with_the_stage_and_the_names(
+    option: str, wrong: Any, told: str
+) -> None:
+    made = StageExecution(ref_id="x", **{option: wrong})
+
+    with pytest.raises(InvalidStageGraphError) as caught:
+        Workflow.create("tests", "w", [StageExecution(ref_id="a"), made])
+
+    assert_fault(str(caught.value), "bad_option", "'x'", f"{option}={wrong!r}", told)
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong", "told"),
+    [
+        ("trigger", "paid", "write Signal('name') or Timer('30m')"),
+        ("trigger", {"signal": "paid"}, "write Signal('name') or Timer('30m')"),
+        ("mi_config", {"count": 3}, "write MultiInstanceConfig(count=...)"),
+        ("mi_config", 3, "write MultiInstanceConfig(count=...)"),
+        ("join_threshold", "2", "write a number"),
+    ],
+)
+def test_a_field_of_a_wrong_type_is_refused_with_its_stage(
+    option: str, wrong: Any, told: str
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        StageExecution(ref_id="x", **{option: wrong})
+
+    assert f"stage 'x': {option}={wrong!r}: {told}" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", None, 3])
+def test_a_signal_has_a_name(name: Any) -> None:
+    with pytest.raises(TypeError, match="Signal"):
+        Signal(name)
+
+
+@pytest.mark.parametrize("after", [None, "soon", ["1m"]])
+def test_a_timer_that_is_no_duration_is_refused(after: Any) -> None:
+    with pytest.raises(ValueError, match="is no duration"):
+        Timer(after)
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong"),
+    [
+        ("count_from_context", 3),
+        ("collection_from_context", [1, 2]),
+        ("item_context_key", 1),
+        ("complete_when", 1),
+        ("sync_on_complete", "no"),
+        ("allow_dynamic", 1),
+        ("cancel_remaining", None),
+    ],
+)
+def test_a_field_of_a_group_of_a_wrong_type_is_refused(option: str, wrong: Any) -> None:
+    group = stage("a", mi_config=MultiInstanceConfig(**{option: wrong}))
+
+    message = fault_of(group)
+
+    assert "'a'" in message
+    assert option in message

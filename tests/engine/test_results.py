@@ -239,3 +239,33 @@ def test_independent_stages_end_one_workflow(engine: Engine) -> None:
     assert ran.workflow.start_time is not None
     assert ran.workflow.end_time is not None
     assert ran.workflow.end_time >= ran.workflow.start_time
+
+
+def test_the_name_of_a_status_does_for_the_status(engine: Engine) -> None:
+    result = TaskResult("succeeded", outputs={"n": 1})  # type: ignore[arg-type]
+
+    ran = engine.run(stage("a", does=returns(result)))
+
+    assert (ran.status, ran["a"].outputs) == ("SUCCEEDED", {"n": 1})
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"status": "SUCEEDED"}, "status='SUCEEDED', which is no WorkflowStatus: did you mean"),
+        ({"status": None}, "status=None, which is no WorkflowStatus"),
+        ({"outputs": [1]}, "outputs of type list: write a dict"),
+        ({"context": "x"}, "context of type str: write a dict"),
+        ({"target_stage_ref_id": 5}, "target_stage_ref_id=5: write the ref_id of a stage"),
+    ],
+)
+def test_a_result_with_a_field_of_a_wrong_type_fails_and_names_stage_and_field(
+    engine: Engine, fields: dict[str, Any], told: str
+) -> None:
+    result = TaskResult(**{"status": WorkflowStatus.SUCCEEDED, **fields})
+
+    ran = engine.run(stage("a", does=returns(result)))
+
+    assert ran.status == "TERMINAL"
+    assert "stage 'a'" in ran.error("a")
+    assert told in ran.error("a")
