@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from stabilize.dag.names import suggest
 from stabilize.events.base import EventType
 from stabilize.handlers.admission import leave
 from stabilize.handlers.base import Handler
@@ -24,6 +25,8 @@ from stabilize.turn import Turn
 
 S = WorkflowStatus
 MAX_JUMPS = 10
+_NAMES_COMPARED = 1_000
+"""So many stages are looked at for the one that was meant."""
 
 
 class JumpToStageHandler(Handler[JumpToStage]):
@@ -37,8 +40,7 @@ class JumpToStageHandler(Handler[JumpToStage]):
         number = net.workflow.jumps + 1
         limit = _limit(net, source)
         if target is None or target.parent_stage_id is not None:
-            error = f"Target stage not found: {message.target_stage_ref_id}"
-            _refuse(turn, net, source, error)
+            _refuse(turn, net, source, _not_found(turn, net, message.target_stage_ref_id))
             return
         if number > limit and not source.loop:
             _refuse(turn, net, source, f"Max jump count exceeded: {number - 1}/{limit}")
@@ -77,6 +79,17 @@ def _limit(net: Net, source: StageExecution) -> int:
         if isinstance(limit, int):
             return limit
     return MAX_JUMPS
+
+
+def _not_found(turn: Turn, net: Net, target: str) -> str:
+    query = select(StageExecution.ref_id).where(
+        StageExecution.workflow_id == net.workflow.id,
+        StageExecution.latest,
+        StageExecution.parent_stage_id.is_(None),
+    )
+    known = turn.read(query.order_by(StageExecution.position).limit(_NAMES_COMPARED)).scalars()
+    meant = suggest(target, known.all(), "")
+    return f"Target stage not found: {target}" + (f"; {meant}" if meant else "")
 
 
 def _refuse(turn: Turn, net: Net, source: StageExecution, error: str) -> None:

@@ -141,6 +141,18 @@ def test_a_jump_to_nowhere_fails_its_stage_and_names_the_target(engine: Engine) 
     assert ran["a"].context["jump_error"] == "Target stage not found: nowhere"
 
 
+@pytest.mark.parametrize("more", [0, 100], ids=["small", "large"])
+def test_a_jump_to_a_name_that_is_nearly_one_says_which(engine: Engine, more: int) -> None:
+    ran = engine.run(
+        stage("a", does=Script(TaskResult.jump_to("revew"))),
+        *[stage(f"between_{n}", after="a") for n in range(more)],
+        stage("review", after="a"),
+    )
+
+    assert ran.status == "TERMINAL"
+    assert ran.error("a") == "Target stage not found: revew; did you mean 'review'?"
+
+
 def test_the_target_is_given_what_the_jump_brings(engine: Engine) -> None:
     target = Recorder()
     jump = TaskResult.jump_to("a", context={"reason": "tests failed"}, outputs={"seen": 3})
