@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stabilize.errors import RecoveryError as RecoveryError
     from stabilize.errors import SchemaError as SchemaError
     from stabilize.errors import StabilizeError as StabilizeError
+    from stabilize.errors import StageNotFoundError as StageNotFoundError
     from stabilize.errors import TaskError as TaskError
     from stabilize.errors import TransientError as TransientError
     from stabilize.errors import TransientVerificationError as TransientVerificationError
@@ -86,6 +87,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "RecoveryError",
         "SchemaError",
         "StabilizeError",
+        "StageNotFoundError",
         "TaskError",
         "TransientError",
         "TransientVerificationError",

@@ -150,6 +150,12 @@ class WorkflowNotFoundError(WorkflowError):
         )
 
 
+class StageNotFoundError(WorkflowError):
+    """The workflow has no stage run of this id."""
+
+    code = 302
+
+
 class QueueError(StabilizeError):
     code = 500
 

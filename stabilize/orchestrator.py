@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from stabilize.database import Joinable
 from stabilize.desk import Desk, may_be_admitted
-from stabilize.errors import ConfigurationError
+from stabilize.errors import ConfigurationError, StageNotFoundError, WorkflowNotFoundError
 from stabilize.events.context import current_actor
 from stabilize.explain import Explanation, explain
 from stabilize.models import StageExecution, Workflow
@@ -32,7 +32,8 @@ class Orchestrator:
 
     Every verb puts a message in the outbox. With `session=` (a `Session` or `Connection` of yours
     on the same database) it becomes visible with your commit, and a rollback leaves no trace;
-    without, it is a transaction of its own.
+    without, it is a transaction of its own, in which an unknown workflow or stage is refused
+    (`WorkflowNotFoundError`, `StageNotFoundError`).
     """
 
     def __init__(self, queue: Queue, store: WorkflowStore | None = None) -> None:
@@ -150,7 +151,35 @@ class Orchestrator:
         return explain(self.store, workflow_id)
 
     def _push(self, message: Message, session: Joinable | None) -> None:
-        self.queue.push(message, session=session)
+        if session is not None:  # what it is about may be yet to come in that transaction
+            self.queue.push(message, session=session)
+            return
+
+        def put(connection: Connection) -> None:
+            self.queue.database.require_tables(connection)
+            age = _age_of(connection, message)
+            self.queue.push_on(connection, message, priority=age)
+
+        self.queue.database.transact(put)
+
+
+def _age_of(connection: Connection, message: Message) -> int:
+    """When the workflow of a message was made, which also shows that it and the stage exist."""
+    workflow_id, stage_id = message.execution_id, getattr(message, "stage_id", None)
+    its_stage = (StageExecution.workflow_id == Workflow.id) & (StageExecution.id == stage_id)
+    query = select(Workflow.created_at, StageExecution.id).outerjoin(StageExecution, its_stage)
+    found = connection.execute(query.where(Workflow.id == workflow_id)).first()
+    if found is None:
+        raise WorkflowNotFoundError(workflow_id)
+    if stage_id is not None and found.id is None:
+        here = StageExecution.workflow_id == workflow_id, StageExecution.ref_id == stage_id
+        meant = connection.scalar(select(StageExecution.id).where(*here, StageExecution.latest))
+        remedy = f"that is a ref_id, give its id: {meant!r}" if meant else "give the id of a run"
+        raise StageNotFoundError(
+            f"Stage not found: {stage_id!r} is no stage of workflow {workflow_id}: {remedy}",
+            execution_id=workflow_id,
+        )
+    return int(found.created_at)
 
 
 def _by(user: str) -> str:

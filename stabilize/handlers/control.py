@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from stabilize.dag.names import suggest
 from stabilize.handlers.base import Handler
 from stabilize.handlers.closing import withdraw, withdraw_instances
 from stabilize.handlers.flow import Arrival, put, runs_under_way
@@ -14,6 +15,7 @@ from stabilize.net import is_active
 from stabilize.queue.messages import CancelRegion, CancelStage
 from stabilize.status import TokenKind, WorkflowStatus
 from stabilize.turn import Turn
+from stabilize.work import MessageRefused
 
 S = WorkflowStatus
 
@@ -24,7 +26,15 @@ class CancelRegionHandler(Handler[CancelRegion]):
     def handle(self, message: CancelRegion, turn: Turn) -> None:
         net = turn.net(message)
         turn.reader.everything(net)
-        for stage in dict.fromkeys([*net.runs(), *runs_under_way(turn, net)]):
+        runs = dict.fromkeys([*net.runs(), *runs_under_way(turn, net)])
+        regions = {run.cancel_region for run in runs}
+        if message.region not in regions:
+            known = sorted(filter(None, regions))
+            fix = suggest(message.region, known, f"there are {', '.join(known) or 'none'}")
+            raise MessageRefused(
+                f"workflow {net.workflow.id} has no region {message.region!r}: {fix}"
+            )
+        for stage in runs:
             if stage.cancel_region == message.region and not stage.status.is_complete:
                 reason = f"region {message.region!r} was canceled"
                 turn.push(CancelStage.of(stage, user=message.user, reason=reason))

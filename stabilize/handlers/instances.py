@@ -40,6 +40,7 @@ from stabilize.queue.messages import (
 from stabilize.status import StagePhase, SyntheticStageOwner, TokenKind, WorkflowStatus
 from stabilize.turn import Turn
 from stabilize.types import MAX_PAYLOAD_BYTES, encode
+from stabilize.work import MessageRefused
 
 S = WorkflowStatus
 ROWS_MADE = 100
@@ -168,9 +169,11 @@ class AddMultiInstanceHandler(Handler[AddMultiInstance]):
     def handle(self, message: AddMultiInstance, turn: Turn) -> None:
         net = turn.net(message)
         stage = _group_of(turn, net, run_under_way(turn, net, turn.stage(message)))
-        config = stage.mi_config
-        if config is None or not config.allow_dynamic or stage.status.is_complete:
-            return
+        config = _config_of(stage)
+        if not config.allow_dynamic:
+            raise MessageRefused(f"{_named(stage)} takes no more instances: set allow_dynamic=True")
+        if stage.status.is_complete:
+            raise MessageRefused(f"{_named(stage)} is closed ({stage.status}): nothing is added")
         counts = stage.delivered.get(COUNTS)
         early = stage.delivered.get(_EARLY, [])
         if counts is not None and counts["created"] == counts["wanted"]:
@@ -184,6 +187,18 @@ class AddMultiInstanceHandler(Handler[AddMultiInstance]):
             turn.set(stage, delivered=kept)
         else:
             turn.again(message, _LOOK_AGAIN_MS)
+
+
+def _named(group: StageExecution) -> str:
+    return f"group {group.ref_id!r} of workflow {group.workflow_id}"
+
+
+def _config_of(stage: StageExecution) -> MultiInstanceConfig:
+    if stage.mi_config is None:
+        raise MessageRefused(
+            f"stage {stage.ref_id!r} of workflow {stage.workflow_id} is no group: give it mi_config"
+        )
+    return stage.mi_config
 
 
 def _group_of(turn: Turn, net: Net, stage: StageExecution) -> StageExecution:
@@ -325,7 +340,8 @@ class CompleteMultiInstanceHandler(Handler[CompleteMultiInstance]):
     def handle(self, message: CompleteMultiInstance, turn: Turn) -> None:
         net = turn.net(message)
         group = run_under_way(turn, net, turn.stage(message))
-        if group.status is not S.RUNNING or group.mi_config is None:
+        _config_of(group)
+        if group.status is not S.RUNNING:
             return
         withdraw_instances(turn, net, group, unstarted=S.SKIPPED)
         _collect(turn, net, group)
@@ -338,11 +354,12 @@ class CancelMultiInstanceHandler(Handler[CancelMultiInstance]):
     def handle(self, message: CancelMultiInstance, turn: Turn) -> None:
         net = turn.net(message)
         group = run_under_way(turn, net, turn.stage(message))
-        if group.mi_config is not None and group.status.is_complete:
+        _config_of(group)
+        if group.status.is_complete:
             withdraw_instances(turn, net, group, unstarted=S.SKIPPED)
             complete_if_idle(turn, net)
             return
-        if group.status is not S.RUNNING or group.mi_config is None:
+        if group.status is not S.RUNNING:
             return
         withdraw(turn, net, group)
         dead = [

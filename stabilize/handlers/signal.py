@@ -11,7 +11,7 @@ from stabilize.events.base import EventType
 from stabilize.handlers.admission import announce, pull_trigger
 from stabilize.handlers.base import Handler
 from stabilize.handlers.closing import BUFFERED
-from stabilize.models import BufferedSignal, StageExecution
+from stabilize.models import BufferedSignal, StageExecution, Workflow
 from stabilize.models.triggers import Signal
 from stabilize.net import Net
 from stabilize.queue.messages import RunTask, SignalStage, StartStage
@@ -67,6 +67,8 @@ class SignalStageHandler(Handler[SignalStage]):
 
     def handle(self, message: SignalStage, turn: Turn) -> None:
         net = turn.net(message)
+        if turn.reader.stage(net, message.stage_id) is None:
+            _drop(turn, net.workflow, message, reason=f"there is no stage {message.stage_id}")
         stage = reached_run(turn, net, turn.stage(message))
         if stage.status is S.SUSPENDED and not net.workflow.status.is_complete:
             _wake(turn, net, stage, message)
@@ -86,14 +88,14 @@ class SignalStageHandler(Handler[SignalStage]):
         ):
             _keep(turn, stage, message, kept)
             return
-        turn.record(
-            EventType.SIGNAL_DROPPED,
-            stage,
-            ref_id=stage.ref_id,
-            name=stage.name,
-            signal_name=message.signal_name,
-            reason=_why(message, stage, kept),
-        )
+        reason = _why(message, stage, kept)
+        _drop(turn, stage, message, ref_id=stage.ref_id, name=stage.name, reason=reason)
+
+
+def _drop(
+    turn: Turn, entity: StageExecution | Workflow, message: SignalStage, **detail: str
+) -> None:
+    turn.record(EventType.SIGNAL_DROPPED, entity, signal_name=message.signal_name, **detail)
 
 
 def _triggers(stage: StageExecution, message: SignalStage) -> bool:

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from stabilize import StageExecution, TaskResult, Workflow
+from stabilize import StageExecution, StageNotFoundError, TaskResult, Workflow
+from stabilize.events import (
+    EventType,
+    SqlEventStore,
+    configure_event_sourcing,
+    reset_event_recorder,
+)
+from stabilize.events.bus import reset_event_bus
 from stabilize.queue.messages import SignalStage
 from tests.support.builders import Engine, Recorder, Script, fails, stage, workflow
 
@@ -32,6 +39,10 @@ def _send(engine: Engine, made: Workflow, name: str, ref_id: str = "a", **fields
     engine.queue.push(
         SignalStage(execution_id=made.id, stage_id=target.id, signal_name=name, **fields)
     )
+
+
+def _send_to(engine: Engine, made: Workflow, stage_id: str) -> None:
+    engine.queue.push(SignalStage(execution_id=made.id, stage_id=stage_id, signal_name="approved"))
 
 
 @pytest.mark.parametrize("persistent", [True, False])
@@ -132,7 +143,9 @@ def test_a_signal_for_another_workflows_stage_is_refused(engine: Engine) -> None
     engine.submit(mine, theirs)
     engine.play()
 
-    engine.orchestrator.signal(mine, theirs.stages[0].id, "approved")
+    with pytest.raises(StageNotFoundError):
+        engine.orchestrator.signal(mine, theirs.stages[0].id, "approved")
+    _send_to(engine, mine, theirs.stages[0].id)
     engine.play()
 
     assert engine.look(mine).statuses == {"a": "SUSPENDED"}
@@ -223,3 +236,24 @@ def test_signal_data_that_json_does_not_have_is_refused_when_it_is_sent(engine: 
         engine.orchestrator.signal(made, made.stages[0].id, "x", {"amount": float("nan")})
 
     assert engine.queue.size() == 0
+
+
+def test_a_signal_for_an_unknown_stage_is_dropped_with_an_event_and_a_warning(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    configure_event_sourcing(events := SqlEventStore(engine.database))
+    try:
+        made = engine.run(stage("a", does=Approval())).workflow
+        _send_to(engine, made, "nobody")
+        engine.play()
+    finally:
+        reset_event_recorder()
+        reset_event_bus()
+
+    found = list(events.get_events_for_workflow(made.id))
+    assert (found[-1].event_type, found[-1].entity_id) == (EventType.SIGNAL_DROPPED, made.id)
+    assert found[-1].data["signal_name"] == "approved"
+    assert "nobody" in found[-1].data["reason"]
+    warned = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert [record.workflow_id for record in warned] == [made.id]  # type: ignore[attr-defined]
+    assert "stage nobody is not one of workflow" in warned[0].getMessage()
