@@ -45,7 +45,7 @@ class Coordinator:
         self.worker = worker
         self.handler_of = handler_of
         self.nets = Nets()
-        self.taking = Taking(queue, None if worker.fails_unknown else worker.task_names)
+        self.taking = Taking(queue, None if worker.fails_unknown else worker.routes)
         self.flights = make_flights(self)
         self.others = False
         """Other processes are at work on this database."""
@@ -114,7 +114,7 @@ class Coordinator:
 
     def fail_unknown(self, elsewhere: set[str], grace_ms: int) -> None:
         """Play the tasks whose type nobody alive knows and that have waited for `grace_ms`."""
-        known = {*self.worker.task_names, *elsewhere}
+        known = {*self.worker.routes, *elsewhere}
         messages = MESSAGES.c
         query = select(messages.id).where(
             messages.queue == self.queue.name,

@@ -180,7 +180,7 @@ class Flights:
     def _plan(self, stage: StageExecution, message: PlanStage) -> Outcome:
         builder = self._builders.get(stage.type)
         if builder is None:
-            return failure(LookupError(f"no builder for stage type {stage.type!r}"))
+            return failure(LookupError(f"no builder for stage type {stage.type!r}: register one"))
         made = plan(builder, stage, message.for_failure)
         return Outcome(status=WorkflowStatus.SUCCEEDED, plan=made)
 

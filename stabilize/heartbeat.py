@@ -110,7 +110,7 @@ class Heartbeat:
             "queue": self._coordinator.queue.name,
             "host": socket.gethostname()[:255],
             "pid": os.getpid(),
-            "task_types": list(self._worker.task_names),
+            "task_types": list(self._worker.routes),
             "slots": self._slots,
             "started_at": now,
             "heartbeat_at": now,
@@ -136,10 +136,11 @@ class Heartbeat:
                 connection.execute(statement)
 
     def _look_for_others(self) -> None:
-        self._coordinator.others = self._database.others = bool(self.known_elsewhere())
+        self._worker.elsewhere = frozenset(self.known_elsewhere())
+        self._coordinator.others = self._database.others = bool(self._worker.elsewhere)
 
     def known_elsewhere(self) -> set[str]:
-        """The task types of the other live workers of this queue."""
+        """What the other live workers of this queue take messages for."""
         live_ms = max(2 * self._worker.lease_ms, 15_000)
         query = select(WorkerRow.task_types).where(
             WorkerRow.queue == self._coordinator.queue.name,

@@ -21,7 +21,7 @@ from stabilize.events.recorder import get_event_recorder
 from stabilize.flights import Flights
 from stabilize.handlers import Handler, default_handlers
 from stabilize.heartbeat import Heartbeat
-from stabilize.queue.messages import Message
+from stabilize.queue.messages import BUILDER, Message
 from stabilize.queue.queue import Queue
 from stabilize.queue.taking import Taking
 from stabilize.stages.builder import StageDefinitionBuilderFactory, get_default_factory
@@ -137,13 +137,15 @@ class QueueProcessor:
 
     def _open(self, *, by_hand: bool, limit: int | None = None) -> Coordinator:
         self.database.require_tables()
+        names = self.registry.known_names()
         worker = Worker(
             id=self._id,
             lease_ms=self.queue.lease_ms,
-            knows=self.registry.has,
+            knows=self._knows,
             overrides=self.registry.overrides,
             has_builder=self.builders.has,
-            task_names=self.registry.known_names(),
+            task_names=names,
+            routes=[*names, *(BUILDER + type for type in self.builders.known_types())],
             fails_unknown=by_hand,
             limit=limit or self.config.batch,
         )
@@ -157,6 +159,11 @@ class QueueProcessor:
         if recorder is not None:
             recorder.attach(self.database)
         return coordinator
+
+    def _knows(self, name: str) -> bool:
+        if name.startswith(BUILDER):
+            return self.builders.has(name.removeprefix(BUILDER))
+        return self.registry.has(name)
 
     def _flights(self, coordinator: Coordinator) -> Flights:
         return Flights(
@@ -214,7 +221,9 @@ class QueueProcessor:
             return 0
         try:
             coordinator = self._open(by_hand=True, limit=limit)
-            coordinator.taking = Taking(self.queue, None, self._known_elsewhere())
+            worker = coordinator.worker
+            worker.elsewhere = elsewhere = self._known_elsewhere()
+            coordinator.taking = Taking(self.queue, None, elsewhere.difference(worker.routes))
             end = time.monotonic() + timeout
             handled = self._play_until(coordinator, end, stops_at_once=limit is not None)
             recorder = get_event_recorder()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from stabilize.errors import StabilizeError
 from stabilize.events.base import Event
-from stabilize.queue.messages import Message
+from stabilize.queue.messages import BUILDER, Message
 from stabilize.tasks.body import Outcome
 
 
@@ -47,8 +47,16 @@ class Worker:
     overrides: Callable[[str, str], bool] = lambda name, hook: False
     has_builder: Callable[[str], bool] = lambda stage_type: False
     task_names: Sequence[str] = ()
+    routes: Sequence[str] = ()
+    """All it takes messages for: its task types, and the types of stages whose builders it has."""
+    elsewhere: Collection[str] = frozenset()
+    """What other live workers take messages for."""
     fails_unknown: bool = True
     limit: int = 64
+
+    def has_planner(self, stage_type: str) -> bool:
+        """Say whether this worker, or another live one, has a builder for a type of stage."""
+        return self.has_builder(stage_type) or BUILDER + stage_type in self.elsewhere
 
 
 @dataclass

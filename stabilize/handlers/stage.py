@@ -81,7 +81,7 @@ class StartStageHandler(Handler[StartStage]):
         begin(turn, net, stage)
         if stage.mi_config is not None:
             open_group(turn, net, stage, stage.mi_config)
-        elif turn.worker.has_builder(stage.type) and not stage.definition.get("planned_tasks"):
+        elif turn.worker.has_planner(stage.type) and not stage.definition.get("planned_tasks"):
             turn.push(PlanStage.of(stage))
         else:
             run_next_phase(turn, net, stage)
@@ -389,7 +389,7 @@ class CompleteStageHandler(Handler[CompleteStage]):
             untouched = all(child.phase is StagePhase.WAITING for child in waiting)
             return untouched and start_owned(turn, net, stage, Owner.STAGE_FAILURE)
         turn.set(stage, phase=StagePhase.FAILURE)
-        if turn.worker.has_builder(stage.type):
+        if turn.worker.has_planner(stage.type):
             turn.push(PlanStage.of(stage, for_failure=True))
             return True
         return start_owned(turn, net, stage, Owner.STAGE_FAILURE)

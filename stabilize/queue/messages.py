@@ -12,6 +12,9 @@ from stabilize.status import WorkflowStatus
 from stabilize.types import plain
 
 PAYLOAD_VERSION = 1
+BUILDER = "stage:"
+"""With the type of a stage behind it, this is to a worker that has its builder what a task type is
+to one that has the task."""
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -122,7 +125,12 @@ class PlanStage(StageLevel):
     starts_work: ClassVar[bool] = True
     runs_user_code: ClassVar[bool] = True
 
+    task_type: str = ""
     for_failure: bool = False
+
+    @classmethod
+    def of(cls, stage: StageExecution, **values: Any) -> Self:
+        return super().of(stage, task_type=BUILDER + stage.type, **values)
 
 
 class CompleteStage(StageLevel):

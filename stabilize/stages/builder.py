@@ -114,6 +114,9 @@ class StageDefinitionBuilderFactory:
     def has(self, stage_type: str) -> bool:
         return stage_type in self._builders
 
+    def known_types(self) -> list[str]:
+        return sorted(self._builders)
+
     def clear(self) -> None:
         """Forget every builder but those of the built-in types."""
         self._builders.clear()

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from stabilize import QueueProcessorConfig, StageExecution, TaskResult
+import pytest
+
+from stabilize import QueueProcessorConfig, StageExecution, TaskResult, Workflow
 from tests.support.backends import BackendUnderTest
-from tests.support.builders import Body, Engine, eventually, ok, stage, workflow
+from tests.support.builders import (
+    Body,
+    Engine,
+    Gate,
+    eventually,
+    fails,
+    ok,
+    stage,
+    workflow,
+)
 
 
 def test_an_unknown_task_type_fails_its_stage_with_the_known_names(engine: Engine) -> None:
@@ -90,3 +101,62 @@ def test_a_rolling_deploy_strands_nothing(backend: BackendUnderTest) -> None:
             eventually(lambda: old.look(made).statuses["a"] == "RUNNING")
             with new.started():
                 eventually(lambda: old.status(made) == "SUCCEEDED")
+
+
+# --- builders -------------------------------------------------------------------------------------
+
+
+def _crates(engine: Engine) -> None:
+    engine.build("crate", before=[stage("pre")], on_failure=[stage("tidy")])
+
+
+def _busy(gate: Gate) -> Workflow:
+    return workflow(stage("busy", does=gate))
+
+
+@pytest.mark.parametrize("does", [ok, fails], ids=["before", "on failure"])
+def test_a_stage_is_planned_by_the_live_worker_that_has_its_builder(
+    backend: BackendUnderTest, does: Body
+) -> None:
+    gate = Gate()
+    config = QueueProcessorConfig(max_workers=1)
+    with Engine(backend.url, config=config) as planner, Engine(backend.url) as other:
+        _crates(planner)
+        with planner.started():
+            planner.submit(_busy(gate))
+            assert gate.entered.wait(10)
+            made = workflow(stage("a", type="crate", does=does))
+            other.submit(made)
+            other.play()
+            waiting = other.look(made)
+            gate.opened.set()
+            eventually(lambda: other.status(made) in ("SUCCEEDED", "TERMINAL"))
+
+        refs = {run.ref_id for run in other.look(made).workflow.stages}
+        assert waiting.statuses == {"a": "RUNNING"}
+        assert refs == ({"a", "pre"} if does is ok else {"a", "pre", "tidy"})
+
+
+def test_a_stage_whose_builder_no_live_worker_has_any_more_fails_and_says_so(
+    backend: BackendUnderTest,
+) -> None:
+    gate = Gate()
+    config = QueueProcessorConfig(max_workers=1)
+    with Engine(backend.url, config=config) as planner, Engine(backend.url) as other:
+        _crates(planner)
+        with planner.started() as processor:
+            planner.submit(_busy(gate))
+            assert gate.entered.wait(10)
+            made = workflow(stage("a", type="crate"))
+            other.submit(made)
+            other.play()
+            processor.request_stop()
+            gate.opened.set()
+        ran = other.go_on(made)
+
+        assert ran.status == "TERMINAL"
+        assert "no builder for stage type 'crate'" in ran.error("a")
+
+
+def test_a_type_that_nobody_has_a_builder_for_needs_no_plan(engine: Engine) -> None:
+    assert engine.run(stage("a", type="crate")).status == "SUCCEEDED"
