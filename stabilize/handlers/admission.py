@@ -19,6 +19,7 @@ from stabilize.dag.gates import (
     milestone,
     right,
 )
+from stabilize.handlers.expiry import is_past
 from stabilize.models import Claim, StageExecution
 from stabilize.net import GATES, Net, is_active
 from stabilize.queue.messages import CancelStage, StartStage
@@ -53,12 +54,16 @@ def admit(turn: Turn, net: Net, stage: StageExecution) -> Obstacle | None:
 
 
 def pull_trigger(turn: Turn, net: Net, stage: StageExecution) -> None:
-    """The trigger of the stage has come: its choice, if it is not made yet, falls on it now."""
+    """The trigger of the stage has come: its choice, if it is not made yet, falls on it now.
+
+    Not if it comes too late for the stage, as it may when the workflow is paused.
+    """
     if _TRIGGERED in stage.delivered:
         return
     turn.set(stage, delivered={**stage.delivered, _TRIGGERED: True})
     group = stage.deferred_choice_group
-    if group is not None and _choice(turn, net, stage) is None:
+    is_late = is_past(stage.start_time_expiry, turn)
+    if group is not None and not is_late and _choice(turn, net, stage) is None:
         _choose(turn, net, stage, group)
 
 

@@ -85,3 +85,23 @@ def test_a_wait_that_has_an_end_is_no_deadlock(engine: Engine) -> None:
 
     assert ran.status == "SUCCEEDED"
     assert (ran.statuses["a2"], ran.statuses["late"]) == ("SKIPPED", "SUCCEEDED")
+
+
+def test_a_choice_does_not_fall_on_a_stage_whose_trigger_comes_too_late(engine: Engine) -> None:
+    clock = engine.stop_time()
+    offered: dict[str, Any] = {"deferred_choice_group": "g", "trigger": Signal("x")}
+    made = workflow(
+        stage("a", start_time_expiry=clock.now_ms() + 3 * 3_600_000, **offered),
+        stage("b", **offered),
+    )
+    engine.submit(made)
+    engine.play()
+    engine.orchestrator.pause(made)
+    engine.play()
+    clock.advance(4 * 3600)
+    for ref_id in ("a", "b"):
+        engine.orchestrator.signal(made, engine.look(made)[ref_id].id, "x")
+        engine.play()
+    engine.orchestrator.resume(made)
+
+    assert engine.go_on(made).statuses == {"a": "SKIPPED", "b": "SUCCEEDED"}
