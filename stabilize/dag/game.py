@@ -99,11 +99,11 @@ class Game:
         """What a run may do next; nothing: it waits."""
         stage, wanted = self.stages[run.ref_id], self.watched.get(run.ref_id, [])
         if run.status is S.TERMINAL:
-            return self._endings(run, stage.failure_status())
+            return self.endings(run, stage.failure_status())
         if run.status is S.NOT_STARTED:
             match self.obstacle(marking, run):
                 case gates.PassOver():
-                    return self._endings(run, S.SKIPPED)
+                    return self.endings(run, S.SKIPPED)
                 case gates.Withdraw():
                     return [Move(run, S.CANCELED)]
                 case gates.Wait() if stage.trigger and self._may_choose(marking, run):
@@ -118,7 +118,7 @@ class Game:
         ends = [S.SUCCEEDED, *(status for status in wanted if status.is_complete)]
         if run.ref_id in self._may_fail:
             ends.append(stage.failure_status())
-        return [move for end in dict.fromkeys(ends) for move in self._endings(run, end)]
+        return [move for end in dict.fromkeys(ends) for move in self.endings(run, end)]
 
     def obstacle(self, marking: Marking, run: Run) -> gates.Obstacle | None:
         """What keeps a run from beginning."""
@@ -146,7 +146,7 @@ class Game:
     def _ended(self, marking: Marking, ref_id: str) -> bool:
         return ref_id in marking.runs and all(run.ref_id != ref_id for run in marking.active)
 
-    def _endings(self, run: Run, status: WorkflowStatus) -> list[Move]:
+    def endings(self, run: Run, status: WorkflowStatus) -> list[Move]:
         edges = self.downstream[run.ref_id]
         if TOKEN_OF[status] is not TokenKind.LIVE or not edges:
             return [Move(run, status, {})]

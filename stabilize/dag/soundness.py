@@ -173,7 +173,13 @@ class Check:
             others = (run for run in marking.active if run.ref_id not in rivals.members)
             if moves and all(run.ref_id not in rivals.above for run in others):
                 return moves
-        return [move for moves in contested.values() for move in moves] or ending
+        contending = [move for moves in contested.values() for move in moves]
+        return contending or ending or self._late(marking)
+
+    def _late(self, marking: Marking) -> list[Move]:
+        """Nothing else can go on: the time comes by which stages that wait had to begin."""
+        timed = (r for r in marking.active if self._game.stages[r.ref_id].start_time_expiry)
+        return [move for run in timed for move in self._game.endings(run, S.SKIPPED)]
 
     def _play(self, marking: Marking, move: Move) -> None:
         self._steps -= 1

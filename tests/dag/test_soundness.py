@@ -215,6 +215,24 @@ def test_a_section_held_while_its_milestone_waits_for_it_is_a_deadlock() -> None
     assert "'b' waits for the milestone 'c'; 'c' waits for the section 'm'" in findings[0].cause
 
 
+def test_a_wait_that_ends_at_some_time_is_no_deadlock() -> None:
+    stages = [
+        stage("s"),
+        stage("a", after="s", section="m"),
+        stage(
+            "b",
+            after="a",
+            section="m",
+            milestone_ref_id="c",
+            milestone_status="SUCCEEDED",
+            start_time_expiry=1,
+        ),
+        stage("c", after="s", section="m"),
+    ]
+
+    assert found(*stages) == set()
+
+
 def test_a_stage_that_ends_the_workflow_hides_nothing() -> None:
     ends = stage("stop", end="terminate")
     assert found(stage("a"), stage("b"), ends) == set()
