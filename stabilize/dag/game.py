@@ -316,24 +316,24 @@ class Game:
             tally.quiet = quiet
             decision = decide(tally, rule)
             self._tell(marking, ref_id, tally, decision)
-            fires, blocks = decision.verdict is Verdict.FIRE, rule.rest == "block"
-            if decision.verdict is Verdict.WAIT:
+            verdict, blocks = decision.verdict, rule.rest == "block"
+            if verdict is Verdict.WAIT:
                 if not (blocks and tally.fired and resets(tally, rule)):
                     return
                 _remove(tokens, to_be_closed(tokens))
                 continue
             picked = to_be_taken(tokens, rule)
             thread = min((token.thread for token in picked or tokens), key=len)
-            _remove(tokens, picked if fires or not blocks else to_be_closed(tokens))
-            if fires:
-                thread = parent_of(thread) if rule.type is JoinType.THREADS else thread
-                run = self._activate(marking, ref_id, thread)
-                if blocks:
-                    tokens += [token._replace(consumer_id=run.id) for token in picked]
-            elif decision.verdict is Verdict.FAIL:
-                self._activate(marking, ref_id, thread, S.TERMINAL)
-            else:
+            passed = verdict is Verdict.PASS
+            _remove(tokens, to_be_closed(tokens) if passed and blocks else picked)
+            if passed:
                 self._pass_over(marking, ref_id, decision, thread, wave)
+                continue
+            thread = parent_of(thread) if rule.type is JoinType.THREADS else thread
+            status = S.TERMINAL if verdict is Verdict.FAIL else S.NOT_STARTED
+            run = self._activate(marking, ref_id, thread, status)
+            if blocks:
+                tokens += [token._replace(consumer_id=run.id) for token in picked]
 
     def tally_of(self, marking: Marking, ref_id: str) -> Tally:
         """What lies before a join that keeps tokens."""

@@ -72,6 +72,16 @@ class JoinRule:
         )
 
     @property
+    def counts_live(self) -> bool:
+        """Say whether the stage starts at so many live branches, whatever the others bring."""
+        return self.type in (JoinType.DISCRIMINATOR, JoinType.N_OF_M) and not self.waits_for_all
+
+    @property
+    def branch_failure(self) -> str:
+        """What a failed branch is: it fails the workflow, is dead, or counts as arrived."""
+        return self.on_failure or ("dead" if self.counts_live else "fail")
+
+    @property
     def matches_threads(self) -> bool:
         """Tokens of different threads wait apart, unless the join is there to unite them."""
         return not (self.keep or self.rest == "block" or self.asks_for_quiet)
@@ -83,19 +93,22 @@ class JoinRule:
 
 
 def counts_as(kind: TokenKind, rule: JoinRule) -> TokenKind:
-    """What a token of `kind` is to a join with this rule."""
+    """What a token of `kind` is to a join with this rule.
+
+    A join that counts looks only for live ones, and keeps a failed one apart from a dead one to say
+    what it lost.
+    """
     if kind is HALT:
         return HALT if rule.waits_for_all else DEAD
     if kind is FAILED:
-        counting = rule.type in (JoinType.DISCRIMINATOR, JoinType.N_OF_M)
-        default = "dead" if counting and not rule.waits_for_all else "fail"
-        return {"fail": FAILED, "dead": DEAD, "arrive": LIVE}[rule.on_failure or default]
+        dead = FAILED if rule.counts_live else DEAD
+        return {"fail": FAILED, "dead": dead, "arrive": LIVE}[rule.branch_failure]
     return kind
 
 
 def absorbs_failure(rule: JoinRule) -> bool:
     """Say whether a failed branch stops at this join instead of failing the workflow."""
-    return counts_as(FAILED, rule) is not FAILED
+    return rule.branch_failure != "fail"
 
 
 def failure_is_absorbed(
@@ -217,22 +230,27 @@ def multi_merge(tally: Tally, rule: JoinRule) -> Decision:
 
 
 def counting_join(tally: Tally, rule: JoinRule) -> Decision:
-    """Fire at the n-th live arrival; fail once that many can no longer come (WCP-9, 30)."""
+    """Fire at the n-th live arrival; fail once that many can no longer come (WCP-9, 30).
+
+    If none came live and none failed, nobody wanted the stage: it is passed over.
+    """
     if rule.waits_for_all:
         return and_join(tally, rule)
     if tally.fired:
         return WAIT
     if tally.live >= rule.needed:
         return FIRE
-    if tally.live + tally.missing >= rule.needed or (tally.missing and not tally.live):
+    if tally.live + tally.missing >= rule.needed:
         return WAIT
-    if not tally.live:
-        return _nothing_came(tally)
-    lost = ", ".join(repr(edge) for edge in tally.lost)
+    if not tally.live and not tally.failed:
+        return WAIT if tally.missing else _nothing_came(tally)
+    lost = ", ".join(
+        f"{edge!r} (failed)" if tally.best[edge] is FAILED else repr(edge) for edge in tally.lost
+    )
+    needed = "1 live branch is" if rule.needed == 1 else f"{rule.needed} live branches are"
     return Decision(
         Verdict.FAIL,
-        reason=f"{rule.needed} live branches are needed and can no longer come: "
-        f"{tally.live} came, lost are {lost}",
+        reason=f"{needed} needed and can no longer come: {tally.live} came, lost are {lost}",
     )
 
 
@@ -287,7 +305,8 @@ def to_be_taken(tokens: Sequence[K], rule: JoinRule) -> Sequence[K]:
     if rule.type is JoinType.THREADS:
         return live[: rule.needed] or tokens
     if rule.rest == "block":
-        return one_of_each(token for token in live if token.consumer_id is None)
+        free = [token for token in live or tokens if token.consumer_id is None]
+        return one_of_each(free)
     return tokens if rule.asks_for_quiet else one_of_each(tokens)
 
 

@@ -188,7 +188,7 @@ def _settle_kept(
             thread = parent_of(thread) if rule.type is JoinType.THREADS else thread
             run = activate(turn, net, net.newest[target.ref_id], thread=thread)
         elif decision.verdict is Verdict.FAIL:
-            _fail(turn, net, net.newest[target.ref_id], thread, decision)
+            run = _fail(turn, net, net.newest[target.ref_id], thread, decision)
         else:
             _pass_over(turn, net, net.newest[target.ref_id], decision.passes, thread, wave)
         if run is None and rule.rest == "block":

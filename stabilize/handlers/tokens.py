@@ -188,7 +188,7 @@ def take(
     """Say which run these tokens started, if any, and close them; what is left counts anew."""
     for token in tokens:
         one = _one(target, token.source_id, token.ordinal)
-        if run is not None and token.kind is TokenKind.LIVE:
+        if run is not None and (token.kind is TokenKind.LIVE or not closing):
             statement = _CONSUME_ONE if closing else _MARK
             turn.run_later(statement, {**one, "b_consumer": run.id})
         else:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from stabilize.dag.joins import JoinRule, Tally, absorbs_failure, counts_as, decide, resets
+from stabilize.dag.joins import (
+    JoinRule,
+    Tally,
+    absorbs_failure,
+    counts_as,
+    decide,
+    resets,
+)
 from stabilize.status import JoinType, TokenKind
 
 KINDS = {"l": TokenKind.LIVE, "d": TokenKind.DEAD, "f": TokenKind.FAILED, "h": TokenKind.HALT}
@@ -61,7 +68,8 @@ def test_a_join_that_waits_for_all_fires_on_live_and_dead_ones(
         ("lll", ["fire", "wait", "wait"]),
         ("dl", ["wait", "fire"]),
         ("hfl", ["wait", "wait", "fire"]),
-        ("dhf", ["wait", "wait", "pass DEAD"]),
+        ("dhd", ["wait", "wait", "pass DEAD"]),
+        ("dhf", ["wait", "wait", "fail"]),
     ],
 )
 def test_a_discriminator_fires_on_the_first_live_one(tokens: str, said: list[str]) -> None:
@@ -77,6 +85,8 @@ def test_a_discriminator_fires_on_the_first_live_one(tokens: str, said: list[str
         ("ldh", ["wait", "wait", "fail"]),
         ("ddl", ["wait", "wait", "fail"]),
         ("dhd", ["wait", "wait", "pass DEAD"]),
+        ("ddf", ["wait", "wait", "fail"]),
+        ("fdl", ["wait", "fail", "fail"]),
     ],
 )
 def test_two_of_three_fires_at_the_second_or_fails_when_it_cannot_come(
@@ -95,6 +105,16 @@ def test_a_counting_join_that_fails_names_what_was_lost() -> None:
     assert "2 live branches are needed" in reason
     assert "'b', 'c'" in reason
     assert "'a'" not in reason
+
+
+def test_a_counting_join_says_which_of_the_lost_have_failed() -> None:
+    tally = Tally(edges=2)
+    tally.add("a", counts_as(TokenKind.FAILED, DISCRIMINATOR))
+    tally.add("b", counts_as(TokenKind.HALT, DISCRIMINATOR))
+
+    assert decide(tally, DISCRIMINATOR).reason == (
+        "1 live branch is needed and can no longer come: 0 came, lost are 'a' (failed), 'b'"
+    )
 
 
 def test_a_threshold_of_zero_is_an_and_join() -> None:

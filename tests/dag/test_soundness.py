@@ -13,6 +13,7 @@ from stabilize.status import SyntheticStageOwner
 from tests.support.builders import sequence, stage, workflow
 
 XOR = {"join_type": JoinType.XOR}
+FIRST = {"join_type": JoinType.DISCRIMINATOR}
 TWO = {"join_type": JoinType.N_OF_M, "join_threshold": 2}
 
 
@@ -158,6 +159,13 @@ def test_a_split_may_fail_as_its_stage_may(flags: Any, expected: Any) -> None:
     assert found(*stages) == expected
 
 
+def test_a_discriminator_all_of_whose_branches_may_fail_may_have_too_few() -> None:
+    stages = [stage("a"), stage("b"), stage("first", after=["a", "b"], **FIRST)]
+
+    assert found(*stages, may_fail=["a"]) == set()
+    assert found(*stages, may_fail=["a", "b"]) == {("TOO_FEW_BRANCHES", "first")}
+
+
 def test_a_failure_that_ends_the_workflow_is_no_deadlock() -> None:
     stages = [stage("a"), stage("b"), stage("join", after=["a", "b"]), stage("end", after="join")]
 
@@ -299,7 +307,7 @@ def test_a_failed_merge_may_come_before_or_after_what_it_merged_first() -> None:
     assert findings == {
         ("MERGED_TWICE", "merge"),
         ("NO_BRANCH", "choice"),
-        ("LEFTOVER", "join"),
+        ("TOO_FEW_BRANCHES", "first"),
     }
 
 

@@ -14,6 +14,14 @@ PASSES = {"continuePipelineOnFailure": True}
 SKIPS = {"stageEnabled": False}
 
 
+def _waits(stage: StageExecution) -> TaskResult:
+    """Wait for a signal; fail if it says so, else put out what it brings."""
+    if "_signal_name" not in stage.context:
+        return TaskResult.suspend()
+    data = stage.context["_signal_data"] or {}
+    return TaskResult.terminal("boom") if "fails" in data else TaskResult.success(outputs=data)
+
+
 def _fan(kinds: list[str], **join: Any) -> list[StageExecution]:
     """Branches that end in the given ways, a join over them, and a stage behind the join."""
     made = []
@@ -55,7 +63,6 @@ FIRST = [
     (["skipped", "skipped"], "SUCCEEDED", "SUCCEEDED"),
     (["stopped", "ok"], "SUCCEEDED", "SUCCEEDED"),
     (["failed", "ok"], "SUCCEEDED", "SUCCEEDED"),
-    (["failed", "stopped"], "SKIPPED", "SUCCEEDED"),
     (["stopped", "stopped"], "SKIPPED", "SUCCEEDED"),
 ]
 
@@ -70,6 +77,120 @@ def test_a_discriminator_starts_once_on_the_first_branch_that_brings_something(
     assert ran.runs("join") == [join]
     assert ran.runs("last") == [join]
     assert ran.status == status
+
+
+COUNTING: list[dict[str, Any]] = [
+    {"join_type": JoinType.DISCRIMINATOR},
+    {"join_type": JoinType.DISCRIMINATOR, "on_branch_failure": "dead"},
+    {"join_type": JoinType.DISCRIMINATOR, "join_rest": "block"},
+    {"join_type": JoinType.DISCRIMINATOR, "join_rest": "cancel"},
+    {"join_type": JoinType.N_OF_M, "join_threshold": 1},
+    {"join_type": JoinType.N_OF_M, "join_threshold": 1, "join_rest": "block"},
+]
+
+
+@pytest.mark.parametrize("join", COUNTING)
+@pytest.mark.parametrize("kinds", [["failed", "failed"], ["stopped", "failed"]])
+def test_a_counting_join_fails_when_its_branches_are_lost_and_one_of_them_failed(
+    engine: Engine, kinds: list[str], join: dict[str, Any]
+) -> None:
+    ran = engine.run(*_fan(kinds, **join))
+
+    assert ran.status == "TERMINAL"
+    assert (ran.statuses["join"], ran.statuses["last"]) == ("TERMINAL", "NOT_STARTED")
+    assert "'u1' (failed)" in ran.error("join")
+    assert "0 came" in ran.error("join")
+
+
+def test_why_a_branch_was_lost_is_known_to_a_process_that_did_not_see_it(engine: Engine) -> None:
+    waiting = stage("b", does=_waits, context=STOPS)
+    ran = engine.run(
+        stage("a", does=fails),
+        waiting,
+        stage("join", after=["a", "b"], join_type=JoinType.DISCRIMINATOR),
+    )
+    assert (ran.status, ran.statuses["join"]) == ("RUNNING", "NOT_STARTED")
+
+    with Engine(engine.target) as another:
+        another.learn(waiting)
+        another.orchestrator.signal(ran.workflow, ran["b"].id, "go", {"fails": True})
+        ran = another.go_on(ran.workflow)
+
+    assert (ran.status, ran.statuses["join"]) == ("TERMINAL", "TERMINAL")
+    assert "lost are 'a' (failed), 'b'" in ran.error("join")
+
+
+def test_the_failure_of_a_counting_join_ends_at_the_next_one(engine: Engine) -> None:
+    ran = engine.run(
+        *_fan(["failed", "failed"], join_type=JoinType.DISCRIMINATOR),
+        stage("other"),
+        stage("first", after=["last", "other"], join_type=JoinType.DISCRIMINATOR),
+    )
+
+    assert ran.status == "SUCCEEDED"
+    assert (ran.statuses["join"], ran.statuses["first"]) == ("TERMINAL", "SUCCEEDED")
+
+
+def test_a_counting_join_is_skipped_when_nothing_was_to_come_by_any_branch(engine: Engine) -> None:
+    ran = engine.run(
+        stage("s", split_type=SplitType.OR, split_conditions={"a": "False", "b": "False"}),
+        stage("a", after="s"),
+        stage("b", after="s"),
+        stage("else", after="s"),
+        stage("join", after=["a", "b"], join_type=JoinType.DISCRIMINATOR),
+    )
+
+    assert (ran.status, ran.statuses["join"]) == ("SUCCEEDED", "SKIPPED")
+
+
+def test_a_join_that_takes_failures_for_dead_ones_is_skipped_when_nothing_else_came(
+    engine: Engine,
+) -> None:
+    ran = engine.run(*_fan(["failed", "failed"], on_branch_failure="dead"))
+
+    assert (ran.status, ran.statuses["join"]) == ("SUCCEEDED", "SKIPPED")
+
+
+def test_branches_are_lost_in_one_thread_and_not_in_another(engine: Engine) -> None:
+    def fails_in_the_second(stage: StageExecution) -> TaskResult:
+        lost = stage.thread.endswith(".1/")
+        return TaskResult.terminal("boom") if lost else TaskResult.success()
+
+    ran = engine.run(
+        stage("s", split_type=SplitType.THREADS, split_count=2),
+        stage("a", after="s", does=fails_in_the_second),
+        stage("b", after="s", does=fails_in_the_second),
+        stage("join", after=["a", "b"], join_type=JoinType.DISCRIMINATOR, context=STOPS),
+    )
+
+    assert ran.status == "SUCCEEDED"
+    runs = [s for s in ran.workflow.stage_runs if s.ref_id == "join"]
+    ended = {s.thread[-3:]: s.status.name for s in runs}
+    assert ended == {".0/": "SUCCEEDED", ".1/": "STOPPED"}
+
+
+def test_a_blocking_join_that_has_failed_leaves_the_rest_of_its_round_alone(
+    engine: Engine,
+) -> None:
+    ran = engine.run(
+        stage("a", does=fails),
+        stage("b", does=fails),
+        stage("c", does=_waits),
+        stage(
+            "join",
+            after=["a", "b", "c"],
+            context=STOPS,
+            join_type=JoinType.N_OF_M,
+            join_threshold=2,
+            join_rest="block",
+        ),
+    )
+    assert (ran.status, ran.runs("join")) == ("RUNNING", ["STOPPED"])
+
+    engine.orchestrator.signal(ran.workflow, ran["c"].id, "go", {})
+    ran = engine.go_on(ran.workflow)
+
+    assert (ran.status, ran.runs("join")) == ("SUCCEEDED", ["STOPPED"])
 
 
 TWO_OF_THREE = [

@@ -118,7 +118,7 @@ class Simulator:
 
     def _arrive(self, node: Node, edge: str, kind: str, thread: str) -> None:
         counting = node.join in ("DISCRIMINATOR", "N_OF_M")
-        if (kind == "HALT" and node.join not in ("AND", "OR")) or (kind == "FAILED" and counting):
+        if kind == "HALT" and node.join not in ("AND", "OR"):
             kind = "DEAD"
         came = self.came[node.ref, thread]
         came[edge] = min(kind, came.get(edge, "DEAD"), key=_BEST_FIRST.index)
@@ -170,9 +170,10 @@ class Simulator:
         if live >= node.needs:
             self.fired[here] += 1
             self._run(node, thread)
-        elif not missing and not live:
-            self._pass(node, "DEAD", thread)
-        elif live and live + missing < node.needs:
+        elif not live and "FAILED" not in came.values():
+            if not missing:
+                self._pass(node, "DEAD", thread)
+        elif live + missing < node.needs:
             self.fired[here] += 1
             self._fail(node, thread)
 

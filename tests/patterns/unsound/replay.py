@@ -111,7 +111,7 @@ def _endless(play: Replay, stage: str) -> None:
 HAPPENS: Mapping[Fault, Callable[[Replay, str], None]] = {
     Fault.DEADLOCK: _deadlock,
     Fault.MERGED_TWICE: _fails("two branches reached an XOR join"),
-    Fault.TOO_FEW_BRANCHES: _fails("live branches are needed"),
+    Fault.TOO_FEW_BRANCHES: _fails("needed and can no longer come"),
     Fault.NO_BRANCH: _no_branch,
     Fault.REPEATED: _repeated,
     Fault.LOOSE_JOIN: _loose,
