@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from stabilize.dag import gates
 from stabilize.dag.joins import (
-    RANK,
     Decision,
     JoinRule,
     Tally,
@@ -26,7 +25,7 @@ from stabilize.dag.joins import (
     to_be_closed,
     to_be_taken,
 )
-from stabilize.dag.marking import Arrival, Kept, Marking, Move, Run
+from stabilize.dag.marking import Arrival, Kept, Marking, Move, Run, numbered
 from stabilize.dag.nodes import StageNode
 from stabilize.dag.outcome import TOKEN_OF
 from stabilize.dag.splits import Deal, SplitRule, deals
@@ -270,8 +269,9 @@ class Game:
             if rule.matches_threads:
                 self._settle(marking, arrival._replace(kind=kind), rule, wave)
             else:
-                token = Kept(source.ref_id, kind, thread, source.number)
-                marking.kept.setdefault(ref_id, []).append(token)
+                kept = marking.kept.setdefault(ref_id, [])
+                number = len(kept) + 1 if rule.rest == "block" else source.number
+                kept.append(Kept(source.ref_id, kind, thread, number))
                 self._settle_kept(marking, ref_id, rule, wave)
 
     def _settle(
@@ -311,7 +311,9 @@ class Game:
         quiet: bool = False,
     ) -> None:
         while tokens := marking.kept[ref_id]:
-            tokens.sort(key=lambda token: (RANK.index(token.kind), token.number))
+            tokens.sort(key=lambda token: token.number)
+            if rule.rest == "block":
+                tokens[:] = numbered(tokens)
             tally = self.tally_of(marking, ref_id)
             tally.quiet = quiet
             decision = decide(tally, rule)

@@ -300,7 +300,11 @@ K = TypeVar("K", bound=Kept)
 
 
 def to_be_taken(tokens: Sequence[K], rule: JoinRule) -> Sequence[K]:
-    """What one start of a join with this rule takes of the tokens before it, best ones first."""
+    """What one start of a join with this rule takes of the tokens before it, best ones first.
+
+    `tokens`: in the order in which they came.
+    """
+    tokens = sorted(tokens, key=lambda token: RANK.index(token.kind))
     live = [token for token in tokens if token.kind is LIVE]
     if rule.type is JoinType.THREADS:
         return live[: rule.needed] or tokens
@@ -311,7 +315,10 @@ def to_be_taken(tokens: Sequence[K], rule: JoinRule) -> Sequence[K]:
 
 
 def to_be_closed(tokens: Iterable[K]) -> Sequence[K]:
-    """What ends with a round of a join that blocks: one of each edge, the taken one first."""
+    """What ends with a round of a join that blocks: of each edge the one taken, else the first.
+
+    `tokens`: in the order in which they came.
+    """
     return one_of_each(sorted(tokens, key=lambda token: token.consumer_id is None))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -26,13 +26,26 @@ class Run(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """A token that lies before a join which keeps them."""
+    """A token that lies before a join which keeps them.
+
+    `number`: that of the run it is of, or before a join that blocks its place on its edge.
+    """
 
     upstream_ref_id: str
     kind: TokenKind
     thread: str
     number: int
     consumer_id: str | None = None
+
+
+def numbered(tokens: Iterable[Kept]) -> list[Kept]:
+    """The same tokens, in their order, with the place that each has on its edge."""
+    places: Counter[str] = Counter()
+    placed = []
+    for token in tokens:
+        places[token.upstream_ref_id] += 1
+        placed.append(token._replace(number=places[token.upstream_ref_id]))
+    return placed
 
 
 class Arrival(NamedTuple):

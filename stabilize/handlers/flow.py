@@ -30,6 +30,7 @@ from stabilize.handlers.tokens import (
     close_round,
     kept_tokens,
     mark_taken,
+    numbered,
     take,
     take_all,
     write_token,
@@ -105,6 +106,8 @@ def _join(
         tally = tallies[thread] = Tally(edges=len(net.upstream[target.ref_id]))
     tally.add(arrival.source.ref_id, kind)
     tally.quiet = False
+    if rule.rest == "block":
+        arrival = numbered(turn, arrival)
     write_token(turn, arrival, kind)
     if rule.matches_threads:
         _settle(turn, net, arrival, target, rule, tally, wave)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import and_, bindparam, case, select, update
+from sqlalchemy import and_, bindparam, case, func, select, update
 
-from stabilize.dag.joins import RANK, to_be_closed
+from stabilize.dag.joins import to_be_closed
 from stabilize.models import StageExecution, Token
 from stabilize.net import Net
 from stabilize.status import TokenKind
@@ -158,22 +159,34 @@ def _one(target: StageExecution, source_id: str, ordinal: int) -> dict[str, Any]
 
 
 def kept_tokens(turn: Turn, net: Net, target: StageExecution) -> Sequence[Any]:
-    """The tokens that lie before a join, of all threads, those first that are taken first."""
-    rows = turn.read(
-        select(
-            Token.source_id,
-            Token.ordinal,
-            Token.upstream_ref_id,
-            Token.kind,
-            Token.thread,
-            Token.consumer_id,
-        ).where(
-            Token.workflow_id == net.workflow.id,
-            Token.downstream_ref_id == target.ref_id,
-            Token.closed.is_(False),
-        )
-    ).all()
-    return sorted(rows, key=lambda t: (RANK.index(t.kind), t.source_id, t.ordinal))
+    """The tokens that lie before a join, of all threads, those of earlier runs first.
+
+    Before a join that blocks it is those that came first.
+    """
+    query = select(
+        Token.source_id,
+        Token.ordinal,
+        Token.upstream_ref_id,
+        Token.kind,
+        Token.thread,
+        Token.consumer_id,
+    ).where(
+        Token.workflow_id == net.workflow.id,
+        Token.downstream_ref_id == target.ref_id,
+        Token.closed.is_(False),
+    )
+    blocks = net.rule_of(target).rest == "block"
+    order = attrgetter("ordinal") if blocks else attrgetter("source_id", "ordinal")
+    return sorted(turn.read(query).all(), key=order)
+
+
+def numbered(turn: Turn, arrival: Arrival) -> Arrival:
+    """The same token, numbered by when it comes before its join, whichever run it is of."""
+    last = select(func.max(Token.ordinal)).where(
+        Token.workflow_id == arrival.source.workflow_id,
+        Token.downstream_ref_id == arrival.ref_id,
+    )
+    return replace(arrival, ordinal=(turn.read(last).scalar() or 0) + 1)
 
 
 def take(
@@ -197,7 +210,7 @@ def take(
 
 
 def close_round(turn: Turn, net: Net, target: StageExecution) -> None:
-    """Close one token of each edge, the taken one first: what came after it counts from now on."""
+    """Close one token of each edge: what came after it counts from now on."""
     for token in to_be_closed(kept_tokens(turn, net, target)):
         turn.run_later(_CLOSE_ONE, _one(target, token.source_id, token.ordinal))
     _forget_tally(turn, net, target)

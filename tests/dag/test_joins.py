@@ -11,7 +11,9 @@ from stabilize.dag.joins import (
     counts_as,
     decide,
     resets,
+    to_be_closed,
 )
+from stabilize.dag.marking import Kept
 from stabilize.status import JoinType, TokenKind
 
 KINDS = {"l": TokenKind.LIVE, "d": TokenKind.DEAD, "f": TokenKind.FAILED, "h": TokenKind.HALT}
@@ -175,3 +177,11 @@ def test_a_join_is_ready_for_its_next_round_when_every_edge_has_come() -> None:
     assert not resets(tally, DISCRIMINATOR)
     tally.add("b", TokenKind.DEAD)
     assert resets(tally, DISCRIMINATOR)
+
+
+def test_a_round_that_blocks_ends_with_the_tokens_taken_or_those_that_came_first() -> None:
+    came = [("a", "d", 1), ("b", "l", 1), ("a", "l", 2), ("b", "l", 2), ("c", "l", 1)]
+    tokens = [Kept(edge, KINDS[kind], "", number) for edge, kind, number in came]
+    tokens[3] = tokens[3]._replace(consumer_id="first 1")
+
+    assert to_be_closed(tokens) == [tokens[3], tokens[0], tokens[4]]

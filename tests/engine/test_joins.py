@@ -386,3 +386,38 @@ def test_a_wide_fan_meets_again(engine: Engine) -> None:
 
     assert ran.status == "SUCCEEDED"
     assert set(ran.statuses.values()) == {"SUCCEEDED"}
+
+
+def test_a_round_that_blocks_takes_what_came_first_by_each_edge_and_keeps_what_came_after(
+    engine: Engine,
+) -> None:
+    """`a` brings nothing, then something: that is for the next round, which begins at once."""
+    ran = engine.run(
+        stage("s", split_type=SplitType.THREADS, split_count=2),
+        stage(
+            "a",
+            after="s",
+            does=_waits,
+            split_type=SplitType.XOR,
+            split_conditions={"first": "live"},
+            split_default="aside",
+        ),
+        stage("aside", after="a"),
+        stage("b", does=_waits),
+        stage("c", does=_waits),
+        stage(
+            "first",
+            after=["a", "b", "c"],
+            join_type=JoinType.DISCRIMINATOR,
+            join_rest="block",
+        ),
+    )
+    for ref_id, data in (("b", {}), ("a", {}), ("a", {"live": True})):
+        engine.orchestrator.signal(ran.workflow, ran[ref_id].id, "go", data)
+        ran = engine.go_on(ran.workflow)
+    assert ran.runs("first") == ["SUCCEEDED"]
+
+    engine.orchestrator.signal(ran.workflow, ran["c"].id, "go", {})
+    ran = engine.go_on(ran.workflow)
+
+    assert ran.runs("first") == ["SUCCEEDED"] * 2
