@@ -30,6 +30,7 @@ from stabilize.dag.nodes import StageNode
 from stabilize.dag.outcome import TOKEN_OF
 from stabilize.dag.splits import Deal, SplitRule, deals
 from stabilize.dag.topological import reach, topological_sort
+from stabilize.dag.withdrawal import lies_in, withdrawal
 from stabilize.status import ENDING_STATUSES, JoinType, SplitType, TokenKind, WorkflowStatus
 
 S = WorkflowStatus
@@ -363,28 +364,26 @@ class Game:
         self, marking: Marking, ref_id: str, tally: Tally, thread: str, wave: deque[Arrival]
     ) -> None:
         """The join has what it needs: end what is still under way on its other branches."""
-        first = [source for source in self.upstream[ref_id] if source not in tally.best]
-        merges = dict.fromkeys(first, False)
-        waiting = list(first)
-        while waiting:
-            ref = waiting.pop()
-            active = [
-                run
-                for run in marking.active
-                if run.ref_id == ref
-                and (run.thread == thread or (merges[ref] and run.thread.startswith(thread)))
-            ]
-            for run in active:
+
+        def active(ref: str, below: bool) -> list[Run]:
+            runs = (run for run in marking.active if run.ref_id == ref)
+            return [run for run in runs if lies_in(run.thread, thread, below)]
+
+        lost = withdrawal(
+            [source for source in self.upstream[ref_id] if source not in tally.best],
+            has_begun=lambda ref, below: (
+                (ref, thread) in marking.threads or bool(active(ref, below))
+            ),
+            merges_threads=lambda ref: self.rules[ref].type is JoinType.THREADS,
+            upstream=self.upstream.__getitem__,
+        )
+        for ref, below in lost.begun.items():
+            for run in active(ref, below):
                 del marking.active[run]
                 self._leave(marking, run, S.CANCELED)
                 wave.extend(self._tokens(run, TokenKind.DEAD, {}))
-            if active or (ref, thread) in marking.threads:
-                continue
-            above = merges[ref] or self.rules[ref].type is JoinType.THREADS
-            for further in self.upstream[ref]:
-                if further not in merges:
-                    merges[further] = above
-                    waiting.append(further)
+        for ref, below in lost.ahead.items():
+            marking.deaden(ref, thread, below)
 
     def _pass_over(
         self, marking: Marking, ref_id: str, decision: Decision, thread: str, wave: deque[Arrival]

@@ -161,6 +161,13 @@ class Tally:
             self.arrivals += count
             self.came_live.append(edge)
 
+    def deaden(self) -> None:
+        """Let all that has come be dead: it is of a branch that was withdrawn."""
+        self.best = dict.fromkeys(self.best, DEAD)
+        self.counts = {**dict.fromkeys(RANK, 0), DEAD: len(self.best)}
+        self.arrivals = 0
+        self.came_live.clear()
+
     def copy(self) -> Self:
         return replace(
             self,

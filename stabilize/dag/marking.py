@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from stabilize.dag.joins import Tally
 from stabilize.dag.splits import Deal
+from stabilize.dag.withdrawal import lies_in
 from stabilize.status import TokenKind, WorkflowStatus
 
 
@@ -95,6 +96,18 @@ class Marking:
             threads=set(self.threads),
         )
 
+    def deaden(self, ref_id: str, thread: str, below: bool) -> None:
+        """Make dead what rests before a join in one thread, or as well in those below it."""
+        for name, tally in self.tallies.get(ref_id, {}).items():
+            if lies_in(name, thread, below):
+                tally.deaden()
+        self.kept[ref_id] = [
+            token._replace(kind=TokenKind.DEAD)
+            if token.consumer_id is None and lies_in(token.thread, thread, below)
+            else token
+            for token in self.kept.pop(ref_id, ())
+        ]
+
     def key(self, counted: Collection[str]) -> Hashable:
         """What decides all that can follow; `counted`: the stages whose number of runs does."""
         tallies = ((r, name, t) for r, by in self.tallies.items() for name, t in by.items())
@@ -104,7 +117,9 @@ class Marking:
                 (ref, thread, frozenset(t.best), *t.counts.values(), t.arrivals, t.fired)
                 for ref, thread, t in tallies
             ),
-            frozenset((ref, frozenset(Counter(kept).items())) for ref, kept in self.kept.items()),
+            frozenset(
+                (r, frozenset(Counter(kept).items())) for r, kept in self.kept.items() if kept
+            ),
             frozenset(self.claims.items()),
             frozenset(self.statuses.items()),
             frozenset((ref, self.runs[ref]) for ref in counted if ref in self.runs),

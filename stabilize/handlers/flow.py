@@ -21,6 +21,7 @@ from stabilize.dag.joins import (
     to_be_taken,
 )
 from stabilize.dag.topological import topological_sort
+from stabilize.dag.withdrawal import lies_in, withdrawal
 from stabilize.events.base import EventType
 from stabilize.handlers.admission import leave
 from stabilize.handlers.runs import activate, new_run
@@ -28,6 +29,7 @@ from stabilize.handlers.tokens import (
     Arrival,
     close_all,
     close_round,
+    deaden,
     kept_tokens,
     mark_taken,
     numbered,
@@ -253,30 +255,33 @@ def _withdraw_branches(
 
     That is in its own thread, and above a merge of threads in those that it merges.
     """
-    first = [ref_id for ref_id in net.upstream[target.ref_id] if ref_id not in tally.best]
-    merges = dict.fromkeys(first, False)
-    waiting = list(first)
+
+    def newest(ref_id: str) -> StageExecution:
+        run = turn.reader.newest(net, ref_id)
+        assert run is not None
+        return run
+
+    def active(ref_id: str, below: bool) -> list[StageExecution]:
+        runs = (run for run in net.stages.values() if run.ref_id == ref_id and is_active(run))
+        return [run for run in runs if lies_in(run.thread, thread, below)]
+
+    def has_begun(ref_id: str, below: bool) -> bool:
+        last = newest(ref_id)
+        has_run = last.phase is not StagePhase.WAITING and last.thread == thread
+        return has_run or bool(active(ref_id, below))
+
+    lost = withdrawal(
+        [ref_id for ref_id in net.upstream[target.ref_id] if ref_id not in tally.best],
+        has_begun=has_begun,
+        merges_threads=lambda ref_id: net.rule_of(newest(ref_id)).type is JoinType.THREADS,
+        upstream=lambda ref_id: net.upstream.get(ref_id, ()),
+    )
     reason = f"the join {target.ref_id!r} has the branches it needs"
-    while waiting:
-        ref_id = waiting.pop()
-        newest = turn.reader.newest(net, ref_id)
-        assert newest is not None
-        active = [
-            run
-            for run in net.stages.values()
-            if run.ref_id == ref_id
-            and is_active(run)
-            and (run.thread == thread or (merges[ref_id] and run.thread.startswith(thread)))
-        ]
-        for run in active:
+    for ref_id, below in lost.begun.items():
+        for run in active(ref_id, below):
             turn.push(CancelStage.of(run, user="system", reason=reason))
-        if active or (newest.phase is not StagePhase.WAITING and newest.thread == thread):
-            continue
-        above = merges[ref_id] or net.rule_of(newest).type is JoinType.THREADS
-        for further in net.upstream.get(ref_id, ()):
-            if further not in merges:
-                merges[further] = above
-                waiting.append(further)
+    for ref_id, below in lost.ahead.items():
+        deaden(turn, net, newest(ref_id), thread, below)
 
 
 def _pass_over(

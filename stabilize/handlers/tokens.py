@@ -64,6 +64,14 @@ _TAKE_OVER = (
     )
     .values(consumer_id=bindparam("b_consumer"))
 )
+_DEADEN = (
+    update(_TABLE)
+    .where(
+        Token.workflow_id == bindparam("b_workflow"),
+        Token.downstream_ref_id == bindparam("b_ref"),
+    )
+    .values(kind=TokenKind.DEAD)
+)
 DISCARD = (
     update(_TABLE)
     .where(
@@ -136,6 +144,19 @@ def take_over(turn: Turn, old: StageExecution, run: StageExecution) -> None:
 def close_all(turn: Turn, target: StageExecution, thread: str) -> None:
     """What lies before a join in one thread no longer counts."""
     turn.run_later(_CLOSE, _scope(target, thread))
+
+
+def deaden(turn: Turn, net: Net, target: StageExecution, thread: str, below: bool) -> None:
+    """Make dead what rests before a join in one thread, or as well in those below it."""
+    if target.ref_id not in net.tallies:
+        turn.write_rows()
+    if not any(tally.best for tally in turn.reader.tallies(net, target.ref_id).values()):
+        return
+    threads = Token.thread.startswith(thread) if below else Token.thread == thread
+    rest = (Token.closed.is_(False), Token.consumer_id.is_(None), threads)
+    where = {"b_workflow": target.workflow_id, "b_ref": target.ref_id}
+    turn.run_later(_DEADEN.where(*rest), where)
+    _forget_tally(turn, net, target)
 
 
 def _scope(target: StageExecution, thread: str) -> dict[str, Any]:

@@ -291,6 +291,19 @@ def test_what_a_choice_withdraws_is_withdrawn_before_the_chosen_one_ends() -> No
     }
 
 
+def test_what_has_come_to_a_join_on_a_withdrawn_branch_does_not_start_it() -> None:
+    stages = [
+        stage("s"),
+        stage("here", after="s"),
+        stage("slow", after="s"),
+        stage("inner", after=["here", "slow"]),
+        stage("quick", after="s"),
+        stage("first", after=["quick", "inner"], join_rest="cancel", **FIRST),
+    ]
+
+    assert found(*stages) == set()
+
+
 # --- which order counts -----------------------------------------------------------------------
 
 

@@ -336,6 +336,100 @@ def test_a_join_withdraws_all_threads_of_a_branch(engine: Engine) -> None:
     assert ran.runs("w") == ["CANCELED", "CANCELED"]
 
 
+def test_a_join_on_a_withdrawn_branch_does_not_start_for_what_has_come_to_it(
+    engine: Engine,
+) -> None:
+    ran = engine.run(
+        stage("quick", does=waits),
+        stage("here"),
+        stage("slow", does=waits),
+        stage("inner", after=["here", "slow"]),
+        stage("behind", after="inner"),
+        stage("first", after=["quick", "behind"], **FIRST),
+    )
+
+    ran = signal(engine, ran, "quick")
+
+    assert ran.status == "SUCCEEDED"
+    assert ran.statuses == {
+        "quick": "SUCCEEDED",
+        "here": "SUCCEEDED",
+        "slow": "CANCELED",
+        "inner": "SKIPPED",
+        "behind": "SKIPPED",
+        "first": "SUCCEEDED",
+    }
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        {"join_type": JoinType.N_OF_M, "join_threshold": 2},
+        {"join_type": JoinType.N_OF_M, "join_threshold": 2, "join_rest": "block"},
+        {"join_type": JoinType.OR, "join_scope": "general"},
+        {"join_keep": True},
+    ],
+)
+def test_whatever_kind_of_join_lies_on_a_withdrawn_branch_passes_it_over(
+    engine: Engine, join: dict[str, Any]
+) -> None:
+    ran = engine.run(
+        stage("quick", does=waits),
+        stage("here"),
+        stage("lost", does=fails if "join_threshold" in join else ok),
+        stage("slow", does=waits),
+        stage("inner", after=["here", "lost", "slow"], **join),
+        stage("first", after=["quick", "inner"], **FIRST),
+    )
+
+    ran = signal(engine, ran, "quick")
+
+    assert (ran.status, ran.statuses["inner"], ran.runs("first")) == (
+        "SUCCEEDED",
+        "SKIPPED",
+        ["SUCCEEDED"],
+    )
+
+
+def test_what_has_come_to_a_join_in_another_thread_is_left_alone(engine: Engine) -> None:
+    ran = engine.run(
+        stage("s", **TWO_THREADS),
+        stage("x", after="s"),
+        stage("quick", after="x", does=waits),
+        stage("here", after="x"),
+        stage("slow", after="x", does=waits),
+        stage("inner", after=["here", "slow"]),
+        stage("first", after=["quick", "inner"], **FIRST),
+        stage("end", after="first", **MERGE),
+    )
+    other = run_of(ran, "slow", 2)
+
+    beside = 1 if run_of(ran, "quick", 2).thread == other.thread else 2
+
+    ran = signal(engine, ran, "quick", run=beside)
+    assert ran.runs("inner") == ["SKIPPED"]
+    engine.orchestrator.signal(ran.workflow, other.id, "go", {})
+    ran = engine.go_on(ran.workflow)
+
+    assert (ran.status, ran.runs("inner")) == ("SUCCEEDED", ["SKIPPED", "SUCCEEDED"])
+
+
+def test_threads_that_wait_for_their_merge_are_withdrawn_with_their_branch(engine: Engine) -> None:
+    ran = engine.run(
+        stage("s", **TWO_THREADS),
+        stage("w", after="s", does=waits),
+        stage("merge", after="w", **MERGE),
+        stage("quick", does=waits),
+        stage("first", after=["merge", "quick"], **FIRST),
+    )
+    ran = signal(engine, ran, "w", run=1)
+
+    ran = signal(engine, ran, "quick")
+
+    assert (ran.status, ran.statuses["merge"]) == ("SUCCEEDED", "SKIPPED")
+    assert sorted(ran.runs("w")) == ["CANCELED", "SUCCEEDED"]
+
+
 # --- jumps and restarts in threads --------------------------------------------------------------
 
 
