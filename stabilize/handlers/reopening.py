@@ -149,8 +149,9 @@ def reopen(
     discard = opening.discards()
     is_alone = bool(opening.thread)  # other threads go on in the generation in which they are
     for ref_id in sorted(opening.refs, key=lambda ref: net.newest[ref].position):
-        turn.run_later(discard, {"b_workflow": net.workflow.id, "b_ref": ref_id})
-        _forget_tallies(net, net.newest[ref_id], opening)
+        for stage in _with_parts(net, net.newest[ref_id]):
+            turn.run_later(discard, {"b_workflow": net.workflow.id, "b_ref": stage.ref_id})
+            _forget_tallies(net, stage, opening)
         if net.newest[ref_id].phase is not StagePhase.WAITING:
             new_run(turn, net, net.newest[ref_id], opens=0 if is_alone else 1)
     again = [run for run in net.stages.values() if run.ref_id in opening.refs]
@@ -167,6 +168,13 @@ def reopen(
     _offer_again(turn, net, runs, opening, source if is_outside else None)
     settle_sections(turn, net, opening.refs, net.newest[opening.target], source)
     return list(runs.values())
+
+
+def _with_parts(net: Net, stage: StageExecution) -> Iterator[StageExecution]:
+    """A run, and the synthetic stages of it, and theirs."""
+    yield stage
+    for child in net.children.get(stage.id, ()):
+        yield from _with_parts(net, child)
 
 
 def _forget_tallies(net: Net, stage: StageExecution, opening: Opening) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stabilize.handlers.tokens import discard_tokens
 from stabilize.models import StageExecution, TaskExecution
 from stabilize.net import Net
 from stabilize.queue.messages import StartStage
@@ -72,8 +71,6 @@ def new_run(
     for child in list(net.children.get(old.id, ())):
         if not child.planned:
             new_run(turn, net, child, opens=opens, parent_id=run.id)
-            if opens:
-                discard_tokens(turn, net, child.ref_id)
     return run
 
 

@@ -464,6 +464,61 @@ def test_a_jump_within_a_thread_leaves_the_others_alone(engine: Engine) -> None:
     assert signal(engine, ran, "w", run=3).status == "SUCCEEDED"
 
 
+def prepared(parent: StageExecution) -> list[StageExecution]:
+    """A stage with two stages before it, both of which wait, and a third that joins them."""
+    parts = [part(parent, waits), part(parent, waits), part(parent)]
+    for one, ref_id in zip(parts, ("left", "right", "both"), strict=True):
+        one.ref_id = ref_id
+    parts[-1].requisite_stage_ref_ids = {"left", "right"}
+    return [parent, *parts]
+
+
+def by_thread(ran: Ran, ref_id: str, thread: str) -> list[StageExecution]:
+    """The runs of a stage in one thread, the first one first."""
+    return [s for s in ran.workflow.stage_runs if (s.ref_id, s.thread) == (ref_id, thread)]
+
+
+def tell(engine: Engine, ran: Ran, run: StageExecution, **data: Any) -> Ran:
+    engine.orchestrator.signal(ran.workflow, run.id, "go", data)
+    return engine.go_on(ran.workflow)
+
+
+def test_a_jump_leaves_the_parts_of_the_stage_in_other_threads_alone(engine: Engine) -> None:
+    ran = engine.run(
+        stage("a"),
+        stage("c"),
+        stage("m", after=["a", "c"], join_type=JoinType.MULTI_MERGE),
+        *prepared(stage("p", after="m")),
+    )
+    (first, second) = sorted({s.thread for s in ran.workflow.stage_runs if s.ref_id == "p"})
+    ran = tell(engine, ran, by_thread(ran, "left", second)[0])  # its token lies before `both`
+
+    ran = tell(engine, ran, by_thread(ran, "right", first)[0], to="p")
+    ran = tell(engine, ran, by_thread(ran, "right", second)[0])
+    for ref_id in ("left", "right"):
+        ran = tell(engine, ran, by_thread(ran, ref_id, first)[-1])
+
+    assert ran.status == "SUCCEEDED"
+    assert [s.status.name for s in by_thread(ran, "p", second)] == ["SUCCEEDED"]
+    assert [s.status.name for s in by_thread(ran, "both", second)] == ["SUCCEEDED"]
+    assert [s.status.name for s in by_thread(ran, "p", first)] == ["SUCCEEDED"] * 2
+
+
+def test_a_jump_in_a_thread_forgets_what_the_parts_of_the_stage_have_brought_there(
+    engine: Engine,
+) -> None:
+    ran = engine.run(stage("s", **TWO_THREADS), *prepared(stage("p", after="s")))
+    thread = run_of(ran, "p", 1).thread
+    ran = tell(engine, ran, by_thread(ran, "left", thread)[0])
+    ran = tell(engine, ran, by_thread(ran, "right", thread)[0], to="p")
+
+    ran = tell(engine, ran, by_thread(ran, "right", thread)[-1])
+    assert "SUCCEEDED" not in ran.runs("both")
+
+    ran = tell(engine, ran, by_thread(ran, "left", thread)[-1])
+    assert ran.runs("both").count("SUCCEEDED") == 1
+
+
 @pytest.mark.parametrize("builder", [LoopBuilder.while_loop, LoopBuilder.repeat_until])
 def test_a_loop_goes_round_in_each_thread_by_itself(engine: Engine, builder: Any) -> None:
     def counts(stage: StageExecution) -> TaskResult:
