@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import select
 
@@ -183,22 +184,57 @@ def _failures_are_absorbed(turn: Turn, net: Net) -> bool:
 
 
 def _top_level(turn: Turn, net: Net) -> tuple[set[WorkflowStatus], bool]:
+    """How the newest runs of all stages ended, and whether one that stopped asked for a failure."""
     if net.is_complete:
         tops = [stage for stage in net.runs() if stage.parent_stage_id is None]
-        statuses = {stage.status for stage in tops}
-        contexts = [stage.context for stage in tops if stage.status is S.STOPPED]
-        return statuses, any(c.get("completeOtherBranchesThenFail") for c in contexts)
-    here = (
+        found = {stage.status for stage in tops}
+        if all(stage.run == 1 for stage in tops):
+            stopped = (stage.context for stage in tops if stage.status is S.STOPPED)
+            return found, any(_asks_to_fail(context) for context in stopped)
+    query = select(StageExecution.status, StageExecution.latest).where(
+        StageExecution.workflow_id == net.workflow.id, StageExecution.parent_stage_id.is_(None)
+    )
+    ended = turn.read(query.distinct()).all()
+    found = {run.status for run in ended if run.latest}
+    if any(run.status is S.STOPPED for run in ended) and _asked_in_some_run(turn, net):
+        return found | {S.STOPPED}, True
+    return found, False
+
+
+def _asks_to_fail(context: dict[str, Any]) -> bool:
+    return bool(context.get("completeOtherBranchesThenFail"))
+
+
+def _asked_in_some_run(turn: Turn, net: Net) -> bool:
+    """Say whether a run that stopped, and that none has replaced, asked for a failure."""
+    query = select(
+        StageExecution.ref_id,
+        StageExecution.thread,
+        StageExecution.run,
+        StageExecution.generation,
+        StageExecution.context,
+    ).where(
         StageExecution.workflow_id == net.workflow.id,
         StageExecution.parent_stage_id.is_(None),
-        StageExecution.latest,
+        StageExecution.status == S.STOPPED,
     )
-    found = turn.read(select(StageExecution.status).where(*here).distinct()).scalars().all()
-    stopped = select(StageExecution.context).where(*here, StageExecution.status == S.STOPPED)
-    fails = S.STOPPED in found and any(
-        context.get("completeOtherBranchesThenFail") for context in turn.read(stopped).scalars()
+    stopped = turn.read(query).all()
+    return any(_asks_to_fail(run.context) and not _is_replaced(turn, net, run) for run in stopped)
+
+
+def _is_replaced(turn: Turn, net: Net, run: Any) -> bool:
+    """Say whether a stage has run again in the same thread, or its part was opened again."""
+    newest = turn.reader.newest(net, run.ref_id)
+    if newest is None or newest.generation > run.generation:
+        return True
+    later = select(StageExecution.id).where(
+        StageExecution.workflow_id == net.workflow.id,
+        StageExecution.ref_id == run.ref_id,
+        StageExecution.thread == run.thread,
+        StageExecution.run > run.run,
+        StageExecution.phase != StagePhase.WAITING,
     )
-    return set(found), fails
+    return newest.run > run.run and turn.read(later.limit(1)).first() is not None
 
 
 class CancelWorkflowHandler(Handler[CancelWorkflow]):

@@ -7,7 +7,20 @@ from typing import Any
 import pytest
 
 from stabilize import SplitType, StageExecution, TaskResult
-from tests.support.builders import Engine, Gate, Recorder, fails, ok, puts, raises, returns, stage
+from tests.support.builders import (
+    Engine,
+    Gate,
+    Recorder,
+    Script,
+    fails,
+    ok,
+    puts,
+    raises,
+    returns,
+    stage,
+)
+
+THEN_FAIL = {"failPipeline": False, "completeOtherBranchesThenFail": True}
 
 
 @pytest.mark.parametrize(
@@ -39,14 +52,57 @@ def test_fail_pipeline_false_stops_the_branch_and_not_the_workflow(engine: Engin
 
 
 def test_complete_other_branches_then_fail_ends_terminal_after_the_others(engine: Engine) -> None:
-    flags = {"failPipeline": False, "completeOtherBranchesThenFail": True}
-
     ran = engine.run(
-        stage("a", does=fails, context=flags), stage("c"), stage("d", after="c", does=puts(n=1))
+        stage("a", does=fails, context=THEN_FAIL), stage("c"), stage("d", after="c", does=puts(n=1))
     )
 
     assert ran.status == "TERMINAL"
     assert ran.statuses == {"a": "STOPPED", "c": "SUCCEEDED", "d": "SUCCEEDED"}
+
+
+@pytest.mark.parametrize("more", [0, 70])
+def test_a_branch_that_asked_for_the_failure_may_have_stopped_in_any_thread(
+    engine: Engine, more: int
+) -> None:
+    """Stages are read by blocks: in a larger workflow the outcome is asked of the database."""
+
+    def fails_first(stage: StageExecution) -> TaskResult:
+        return TaskResult.terminal("boom") if stage.run == 1 else TaskResult.success()
+
+    ran = engine.run(
+        stage("s", split_type=SplitType.THREADS, split_count=2),
+        stage("a", after="s", does=fails_first, context=THEN_FAIL),
+        *(stage(f"filler {n}") for n in range(more)),
+    )
+
+    assert ran.runs("a") == ["STOPPED", "SUCCEEDED"]
+    assert ran.status == "TERMINAL"
+
+
+def test_a_branch_that_asked_for_the_failure_and_ran_again_is_judged_by_its_last_run(
+    engine: Engine,
+) -> None:
+    def then_jumps(stage: StageExecution) -> TaskResult:
+        if stage.run == 2:
+            return TaskResult.success()
+        again = "_signal_name" in stage.context
+        return TaskResult.jump_to("s") if again else TaskResult.suspend()
+
+    ran = engine.run(
+        stage("s"),
+        stage(
+            "a",
+            after="s",
+            does=Script(TaskResult.terminal("boom"), TaskResult.success()),
+            context=THEN_FAIL,
+        ),
+        stage("b", after="s", does=then_jumps),
+    )
+    engine.orchestrator.signal(ran.workflow, ran["b"].id, "go", {})
+    ran = engine.go_on(ran.workflow)
+
+    assert ran.runs("a") == ["STOPPED", "SUCCEEDED"]
+    assert ran.status == "SUCCEEDED"
 
 
 def _branches(context: dict[str, Any]) -> list[StageExecution]:
