@@ -218,11 +218,14 @@ class NetReader:
             )
             .group_by(Token.thread, Token.upstream_ref_id, Token.kind)
         )
-        edges = len(net.upstream.get(ref_id, ()))
+        edges = net.upstream.get(ref_id, {})
         apart = net.rules.get(ref_id, PLAIN).matches_threads
         for thread, upstream, kind, count, used in rows:
-            tally = tallies.setdefault(thread if apart else "", Tally(edges=edges))
-            tally.add(upstream, kind, int(count), consumed=int(used))
+            tally = tallies.setdefault(thread if apart else "", Tally(edges=len(edges)))
+            if upstream in edges:
+                tally.add(upstream, kind, int(count), consumed=int(used))
+            else:
+                tally.add_start(upstream, int(count))
 
     def _read_block(self, nets: Mapping[str, Net], block: int) -> None:
         low, high = block * BLOCK, (block + 1) * BLOCK

@@ -77,6 +77,11 @@ class JoinRule:
         return self.type in (JoinType.DISCRIMINATOR, JoinType.N_OF_M) and not self.waits_for_all
 
     @property
+    def starts_early(self) -> bool:
+        """Say whether the stage may start before each edge has come."""
+        return self.counts_live or self.type in (JoinType.XOR, JoinType.MULTI_MERGE)
+
+    @property
     def branch_failure(self) -> str:
         """What a failed branch is: it fails the workflow, is dead, or counts as arrived."""
         return self.on_failure or ("dead" if self.counts_live else "fail")
@@ -160,6 +165,12 @@ class Tally:
         if kind is LIVE:
             self.arrivals += count
             self.came_live.append(edge)
+
+    def add_start(self, source: str, count: int = 1) -> None:
+        """Count a start by a jump from a stage from which no edge leads here."""
+        self.fired += count
+        self.arrivals += count
+        self.came_live.append(source)
 
     def deaden(self) -> None:
         """Let all that has come be dead: it is of a branch that was withdrawn."""
@@ -287,6 +298,27 @@ def decide(tally: Tally, rule: JoinRule) -> Decision:
 def resets(tally: Tally, rule: JoinRule) -> bool:
     """Say whether a join that has fired is ready for its next round: every edge has come."""
     return rule.waits_for_all or tally.missing == 0
+
+
+# --- what was there before a jump ---------------------------------------------------------------
+
+
+def is_put_off(tally: Tally, rule: JoinRule, kind: TokenKind, *, again: bool) -> bool:
+    """Say whether a join does not decide yet, since it has enough only by what was there before.
+
+    A token that is offered to it `again` starts nothing by itself. The join waits for a live one of
+    this round, or until each edge has come: else a jump to another branch would lead to what it
+    comes from. A multi-merge, which starts for each by itself, is offered only what is to start it.
+    """
+    if not rule.starts_early or rule.type is JoinType.MULTI_MERGE:
+        return False
+    has_enough = not tally.fired and tally.live >= rule.needed
+    return again or (has_enough and kind is not LIVE and tally.missing > 0)
+
+
+def gives_way(tally: Tally, rule: JoinRule) -> bool:
+    """Say whether what rests before a simple merge, offered to it again, yields to a live token."""
+    return rule.type is JoinType.XOR and tally.arrivals > tally.fired
 
 
 # --- joins that keep tokens, whatever their threads ----------------------------------------------

@@ -16,6 +16,8 @@ from stabilize.dag.joins import (
     counts_as,
     decide,
     failure_is_absorbed,
+    gives_way,
+    is_put_off,
     parent_of,
     resets,
     to_be_taken,
@@ -31,6 +33,7 @@ from stabilize.handlers.tokens import (
     close_round,
     deaden,
     kept_tokens,
+    make_dead,
     mark_taken,
     numbered,
     take,
@@ -45,10 +48,13 @@ from stabilize.status import JoinType, StagePhase, TokenKind, WorkflowStatus
 from stabilize.turn import Turn
 
 
-def put(turn: Turn, net: Net, arrivals: list[Arrival], *, bypassed: str = "") -> None:
+def put(
+    turn: Turn, net: Net, arrivals: list[Arrival], *, bypassed: str = "", again: bool = False
+) -> None:
     """Put tokens on edges and carry out what the joins behind them decide, wave after wave.
 
-    `bypassed`: a stage that a jump has started, whatever comes on its edges in this wave.
+    `bypassed`: a stage that a jump has started, whatever comes on its edges in this wave. `again`:
+    they were there before a jump, and start nothing by themselves.
     """
     wave = deque(arrivals)
     while wave:
@@ -61,7 +67,7 @@ def put(turn: Turn, net: Net, arrivals: list[Arrival], *, bypassed: str = "") ->
         if rule.type is JoinType.AND and not rule.keep and len(net.upstream[target.ref_id]) == 1:
             _pass_through(turn, net, arrival, target, rule, wave)
         else:
-            _join(turn, net, arrival, target, rule, wave)
+            _join(turn, net, arrival, target, rule, wave, again=again)
 
 
 def _target_of(turn: Turn, net: Net, arrival: Arrival) -> StageExecution:
@@ -99,6 +105,8 @@ def _join(
     target: StageExecution,
     rule: JoinRule,
     wave: deque[Arrival],
+    *,
+    again: bool,
 ) -> None:
     kind = counts_as(arrival.kind, rule)
     tallies = turn.reader.tallies(net, target.ref_id)
@@ -106,11 +114,17 @@ def _join(
     tally = tallies.get(thread)
     if tally is None:
         tally = tallies[thread] = Tally(edges=len(net.upstream[target.ref_id]))
+    special = rule.type is not JoinType.AND
+    if special and kind is TokenKind.LIVE and gives_way(tally, rule):
+        tally.deaden()
+        make_dead(turn, target, thread)
     tally.add(arrival.source.ref_id, kind)
     tally.quiet = False
     if rule.rest == "block":
         arrival = numbered(turn, arrival)
     write_token(turn, arrival, kind)
+    if special and is_put_off(tally, rule, kind, again=again):
+        return
     if rule.matches_threads:
         _settle(turn, net, arrival, target, rule, tally, wave)
     else:
@@ -159,7 +173,7 @@ def _fire(
     if rule.type is JoinType.MULTI_MERGE and again:
         thread = branch_of(target.position, thread, target.run + 1)
     run = activate(turn, net, target, thread=thread)
-    if rule.type in (JoinType.MULTI_MERGE, JoinType.XOR):
+    if rule.starts_early and rule.needed == 1 and counts_as(arrival.kind, rule) is TokenKind.LIVE:
         mark_taken(turn, arrival, run)
     else:
         take_all(turn, run, arrival.thread, closing=resets(tally, rule))

@@ -14,7 +14,8 @@ from stabilize.handlers.closing import clean_up, describe, withdraw_parts
 from stabilize.handlers.concurrency import take_slot
 from stabilize.handlers.flow import Arrival, put
 from stabilize.handlers.lifecycle import NOTHING_CAN_GO_ON, complete_if_idle, finish_stage
-from stabilize.handlers.reopening import Opening, opening_at, reopen
+from stabilize.handlers.opening import Opening, opening_at
+from stabilize.handlers.reopening import reopen
 from stabilize.handlers.runs import CUT_SHORT, activate
 from stabilize.handlers.tokens import take_over
 from stabilize.models import StageExecution
@@ -69,7 +70,8 @@ class JumpToStageHandler(Handler[JumpToStage]):
                 for ref_id in net.downstream.get(left.ref_id, ())
                 if ref_id not in opening.refs
             ]
-            put(turn, net, dead, bypassed=target.ref_id)
+            counts = net.rule_of(target).starts_early  # the jump has started its round
+            put(turn, net, dead, bypassed="" if counts else target.ref_id)
         complete_if_idle(turn, net)
 
 

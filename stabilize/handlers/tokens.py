@@ -152,11 +152,16 @@ def deaden(turn: Turn, net: Net, target: StageExecution, thread: str, below: boo
         turn.write_rows()
     if not any(tally.best for tally in turn.reader.tallies(net, target.ref_id).values()):
         return
+    make_dead(turn, target, thread, below=below)
+    _forget_tally(turn, net, target)
+
+
+def make_dead(turn: Turn, target: StageExecution, thread: str, *, below: bool = False) -> None:
+    """Write dead what rests before a join; what is counted of it is for the caller to mend."""
     threads = Token.thread.startswith(thread) if below else Token.thread == thread
     rest = (Token.closed.is_(False), Token.consumer_id.is_(None), threads)
     where = {"b_workflow": target.workflow_id, "b_ref": target.ref_id}
     turn.run_later(_DEADEN.where(*rest), where)
-    _forget_tally(turn, net, target)
 
 
 def _scope(target: StageExecution, thread: str) -> dict[str, Any]:
