@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from stabilize.clock import utc_now
 from stabilize.database import Database, Joinable
-from stabilize.events.account import Account, Entity
+from stabilize.events.account import Account
 from stabilize.events.base import Event, EventType
 from stabilize.events.by_hand import ENTITY_TYPE
 from stabilize.events.context import current_actor
@@ -18,6 +18,7 @@ from stabilize.events.recorder import EventRecorder, get_event_recorder
 from stabilize.events.rows import Draft
 from stabilize.joining import after_commit
 from stabilize.models import Workflow
+from stabilize.models.unwatched import Entity
 
 
 class Amendment:

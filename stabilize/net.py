@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from stabilize.dag.joins import JoinRule, Tally
 from stabilize.models import StageExecution, TaskExecution, Workflow
+from stabilize.models.unwatched import unwatched
 from stabilize.status import JoinType, StagePhase, SyntheticStageOwner
 from stabilize.store_rows import WorkflowRows
 
@@ -149,6 +150,7 @@ def net_of(rows: WorkflowRows) -> Net:
 
 
 def _entity(kind: type[E], row: Mapping[str, Any]) -> E:
+    kind = unwatched(kind)
     entity = kind.__new__(kind)
     state = entity.__dict__
     for name, value in row.items():

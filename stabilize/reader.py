@@ -22,6 +22,7 @@ from sqlalchemy import (
 
 from stabilize.dag.joins import Tally
 from stabilize.models import StageEdge, StageExecution, TaskExecution, Token, Workflow
+from stabilize.models.unwatched import unwatched
 from stabilize.net import BEYOND, BLOCK, PLAIN, Net
 from stabilize.status import StagePhase, SyntheticStageOwner
 
@@ -94,6 +95,7 @@ def _read(
     found: list[E] = []
     result = connection.execute(query, values)
     names = tuple(result.keys())
+    kind = unwatched(kind)
     for row in result:
         entity = kind.__new__(kind)
         entity.__dict__.update(zip(names, row, strict=True))

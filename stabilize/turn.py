@@ -25,6 +25,7 @@ from stabilize.events.recorder import EventRecorder
 from stabilize.events.rows import Draft
 from stabilize.models import StageExecution, TaskExecution, Workflow
 from stabilize.models.queue import PARKED
+from stabilize.models.unwatched import KIND_OF, Entity
 from stabilize.net import Net, Nets, net_of
 from stabilize.outbox import Outbox, is_of
 from stabilize.queue.messages import FailWorkflow, Message, StageLevel, TaskLevel
@@ -35,7 +36,7 @@ from stabilize.reader import STORED, NetReader
 from stabilize.status import WorkflowStatus
 from stabilize.tasks.body import Outcome
 from stabilize.work import Finished, HandlerLookup, MessageRefused, Taken, Worker, Written
-from stabilize.writes import Entity, Writes
+from stabilize.writes import Writes
 
 logger = logging.getLogger(__name__)
 
@@ -327,7 +328,7 @@ class Turn:
         state = entity.__dict__
         version = state["event_version"] + 1
         self._writes.set(entity, {"event_version": version})
-        entity_type = ENTITY_TYPE[type(entity)]
+        entity_type = ENTITY_TYPE[KIND_OF[type(entity)]]
         id = state["id"]
         self._drafts.append(
             Draft(

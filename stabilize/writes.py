@@ -9,14 +9,12 @@ from sqlalchemy import Connection, Table, bindparam, update
 
 from stabilize.database import insert_into
 from stabilize.models import StageEdge, StageExecution, TaskExecution, Token, Workflow
+from stabilize.models.unwatched import KIND_OF, KINDS, Entity
 from stabilize.net import Net
 
-Entity = Workflow | StageExecution | TaskExecution
-
-_KINDS: tuple[type[Entity], ...] = (Workflow, StageExecution, TaskExecution)
 _TOKENS: Table = Token.__table__  # type: ignore[assignment]
 _EDGES: Table = StageEdge.__table__  # type: ignore[assignment]
-_TABLE_OF: dict[type, Table] = {kind: kind.__table__ for kind in _KINDS}  # type: ignore[misc]
+_TABLE_OF: dict[type, Table] = {kind: kind.__table__ for kind in KINDS}  # type: ignore[misc]
 _USUAL: dict[type, frozenset[str]] = {
     Workflow: frozenset(
         {"status", "start_time", "end_time", "open_runs", "version", "event_version"}
@@ -38,8 +36,8 @@ class Writes:
     def __init__(self, connection: Connection, locked: dict[str, Net]) -> None:
         self._connection = connection
         self._locked = locked
-        self._changes: dict[type, dict[str, dict[str, Any]]] = {kind: {} for kind in _KINDS}
-        self._added: dict[type, dict[str, Entity]] = {kind: {} for kind in _KINDS}
+        self._changes: dict[type, dict[str, dict[str, Any]]] = {kind: {} for kind in KINDS}
+        self._added: dict[type, dict[str, Entity]] = {kind: {} for kind in KINDS}
         self._entities: dict[str, Entity] = {}
         self._raised: set[str] = set()
         self._tokens: list[dict[str, Any]] = []
@@ -56,7 +54,7 @@ class Writes:
         id = state["id"]
         if id not in self._raised:
             self._raise_version(entity)
-        kind = type(entity)
+        kind = KIND_OF[type(entity)]
         if id not in self._added[kind]:
             changes = self._changes[kind]
             self._entities[id] = entity
@@ -76,7 +74,7 @@ class Writes:
 
     def add(self, entity: Entity) -> None:
         """Insert an entity; later changes in this turn go into the same row."""
-        kind, state = type(entity), entity.__dict__
+        kind, state = KIND_OF[type(entity)], entity.__dict__
         for name in _USUAL[kind]:  # the scalar defaults of a new object are not in its __dict__
             if name not in state:
                 state[name] = getattr(entity, name)
@@ -113,7 +111,7 @@ class Writes:
     def flush(self) -> None:
         """Write what has changed so far."""
         execute = self._connection.execute
-        for kind in _KINDS:
+        for kind in KINDS:
             added = self._added[kind]
             if added:
                 execute(insert_into(_TABLE_OF[kind]), [row_of(e) for e in added.values()])
@@ -167,7 +165,7 @@ def _cached(key: tuple[str, ...], build: Callable[[], Any]) -> Any:
 
 def row_of(entity: Entity) -> dict[str, Any]:
     """The row of a new entity."""
-    kind = type(entity)
+    kind = KIND_OF[type(entity)]
     names = _columns_of.get(kind)
     if names is None:
         names = _columns_of[kind] = tuple(a.key for a in kind.__mapper__.column_attrs)

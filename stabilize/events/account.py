@@ -13,9 +13,9 @@ from typing import Any
 
 from stabilize.events.base import EventType, status_after
 from stabilize.models import StageExecution, TaskExecution, Workflow
+from stabilize.models.unwatched import KIND_OF, Entity
 from stabilize.status import WorkflowStatus
 
-Entity = Workflow | StageExecution | TaskExecution
 _NOTHING: dict[str, Any] = {}
 Finding = tuple[EventType, Entity, dict[str, Any]]
 
@@ -63,7 +63,7 @@ class Account:
             if status is not None:
                 told.status = status
                 told.end_time = data.get("end_time", told.end_time)
-        if type(entity) is TaskExecution:
+        if isinstance(entity, TaskExecution):
             told = self._open.get(entity.__dict__["stage_id"])
         if told is None:
             return
@@ -86,7 +86,7 @@ class Account:
             status = state["status"]
             if status.name != told.status:
                 yield _status_changed(entity, told)
-            if status is WorkflowStatus.NOT_STARTED or type(entity) is TaskExecution:
+            if status is WorkflowStatus.NOT_STARTED or isinstance(entity, TaskExecution):
                 continue
             for event_type, key, before in (
                 (EventType.CONTEXT_UPDATED, "context", told.context),
@@ -114,7 +114,7 @@ def _changes(
 
 def named(entity: Entity) -> dict[str, Any]:
     """What every event of an entity says of it."""
-    return {name: getattr(entity, name) for name in _NAMES[type(entity)]}
+    return {name: getattr(entity, name) for name in _NAMES[KIND_OF[type(entity)]]}
 
 
 _NAMES: dict[type, tuple[str, ...]] = {

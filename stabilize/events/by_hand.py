@@ -8,13 +8,14 @@ from sqlalchemy.orm import Session
 
 from stabilize.clock import now_ms
 from stabilize.database import Joinable
-from stabilize.events.account import Entity, named
+from stabilize.events.account import named
 from stabilize.events.base import ENDS, STARTS, EntityType, Event, EventType
 from stabilize.events.bus import EventBus, get_event_bus
 from stabilize.events.context import get_event_metadata
 from stabilize.events.store import EventStore
 from stabilize.joining import after_commit
 from stabilize.models import StageExecution, TaskExecution, Workflow
+from stabilize.models.unwatched import Entity
 from stabilize.types import plain
 
 ENTITY_TYPE: dict[type, EntityType] = {
