@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection
 
-from stabilize.clock import new_id
 from stabilize.database import insert_into
 from stabilize.models.queue import PARKED
 from stabilize.queue.messages import Message
-from stabilize.queue.rows import MESSAGES, Push, row_of
+from stabilize.queue.rows import MESSAGES, row_of
 from stabilize.queue.taking import AGAIN, CLAIM, CONSUME, PURGE, PURGE_STAGES, UNPARK
 from stabilize.work import Taken, Worker, Written
 
@@ -31,7 +29,7 @@ class Outbox:
         self._now = now
         self._priority = 0
         self._spread = 0
-        self._pushes: list[Push] = []
+        self._pushes: list[tuple[Message, dict[str, Any]]] = []
         self._consumed: list[str] = []
         self._claimed: list[str] = []
         self._again: dict[str, tuple[Message, int]] = {}
@@ -78,20 +76,21 @@ class Outbox:
             priority = self._priority + SPREAD_MS * self._spread
             self._spread += 1
         self._expect(due)
-        push = Push(message=message, id=new_id(), visible_at=due, priority=priority)
-        self._pushes.append(push)
+        row = row_of(message, self._queue, self._now, visible_at=due, priority=priority)
+        self._pushes.append((message, row))
 
     def hold(self, message: Message) -> None:
         """Put out a message that this worker's executor carries out at once."""
-        push = Push(
-            message=message,
-            id=new_id(),
+        row = row_of(
+            message,
+            self._queue,
+            self._now,
             visible_at=self._lease_end,
             priority=self._priority,
             holder=self._worker.id,
         )
-        self._pushes.append(push)
-        self.written.dispatched.append(replace(message, message_id=push.id, attempts=1))
+        self._pushes.append((message, row))
+        self.written.dispatched.append(message.delivered(row["id"], row["attempts"]))
 
     def _expect(self, due: int) -> None:
         if due <= self._now:
@@ -106,9 +105,9 @@ class Outbox:
     def unpark(self, connection: Connection, workflow_id: str) -> None:
         """What waits for this workflow to be resumed is due now: rows, and what is to be one."""
         connection.execute(UNPARK, {"at": self._now, "workflow": workflow_id})
-        for n, push in enumerate(self._pushes):
-            if push.visible_at >= PARKED and push.message.execution_id == workflow_id:
-                self._pushes[n] = replace(push, visible_at=self._now)
+        for message, row in self._pushes:
+            if row["visible_at"] >= PARKED and message.execution_id == workflow_id:
+                row["visible_at"] = self._now
         for row_id, (message, due) in self._again.items():
             if due >= PARKED and message.execution_id == workflow_id:
                 self._again[row_id] = message, self._now
@@ -118,7 +117,7 @@ class Outbox:
 
     def drop(self, is_stale: Callable[[Message], bool]) -> None:
         """Do not put out after all what this turn was to put out."""
-        self._pushes = [push for push in self._pushes if not is_stale(push.message)]
+        self._pushes = [push for push in self._pushes if not is_stale(push[0])]
 
     def purge(self, workflow_id: str, stage_id: str | None) -> None:
         """Delete every message of a workflow, or of one stage run."""
@@ -126,7 +125,7 @@ class Outbox:
         def stays(message: Message) -> bool:
             return not is_of(message, workflow_id, stage_id)
 
-        self._pushes = [push for push in self._pushes if stays(push.message)]
+        self._pushes = [push for push in self._pushes if stays(push[0])]
         self.written.dispatched = [m for m in self.written.dispatched if stays(m)]
         self._purges.setdefault(workflow_id, set()).add(stage_id)
         self.written.purged.append((workflow_id, stage_id))
@@ -151,8 +150,7 @@ class Outbox:
             rows = [{"b_id": id, "b_at": due} for id, (_, due) in self._again.items()]
             execute(AGAIN, rows)
         if self._pushes:
-            rows = [row_of(push, self._queue, self._now) for push in self._pushes]
-            execute(insert_into(MESSAGES), rows)
+            execute(insert_into(MESSAGES), [row for _, row in self._pushes])
         if self._consumed:
             execute(CONSUME, {"ids": self._consumed})
 

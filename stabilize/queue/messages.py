@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import Field, dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, ClassVar, Self, dataclass_transform
 
 from stabilize.errors import QueueError
@@ -56,7 +56,13 @@ class Message(_Value):
         return self.message_id
 
     def copy_with_attempts(self, attempts: int) -> Self:
-        return replace(self, attempts=attempts)
+        return self.delivered(self.message_id, attempts)
+
+    def delivered(self, message_id: str | None, attempts: int) -> Self:
+        """This message as a queue delivers it, for the `attempts`-th time."""
+        delivered = object.__new__(type(self))
+        delivered.__dict__.update(self.__dict__, message_id=message_id, attempts=attempts)
+        return delivered
 
 
 class WorkflowLevel(Message):

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.engine import URL
 
-from stabilize.clock import new_id, now_ms
+from stabilize.clock import now_ms
 from stabilize.database import Database, Joinable
 from stabilize.errors import ConfigurationError
 from stabilize.models import Workflow
@@ -17,7 +17,6 @@ from stabilize.queue.messages import Message, create_message_from_dict
 from stabilize.queue.rows import (
     LETTERS,
     MESSAGES,
-    Push,
     bury,
     failure_of,
     message_of,
@@ -108,8 +107,7 @@ class Queue:
 
         `priority` is the age of its workflow; without it, it is read from there.
         """
-        push = Push(message=message, id=new_id(), visible_at=wait_ms, priority=priority or 0)
-        values = row_of(push, self.name, 0)
+        values = row_of(message, self.name, 0, visible_at=wait_ms, priority=priority or 0)
         if priority is None:
             age = select(Workflow.created_at).where(Workflow.id == message.execution_id)
             values["priority"] = connection.execute(age).scalar() or now_ms()

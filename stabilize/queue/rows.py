@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Table, delete, insert
@@ -26,35 +25,34 @@ _ROUTING = ("stage_id", "task_id", "task_type")
 _KEPT = ("queue", "type", "task_type", "workflow_id", "payload_version", "attempts", "deaths")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Push:
-    """A message about to be written: when it is due, in which place in the line, held by whom."""
-
-    message: Message
-    id: str
-    visible_at: int
-    priority: int
-    holder: str | None = None
-
-
-def row_of(push: Push, queue: str, now: int) -> dict[str, Any]:
-    """The row of a message to be inserted."""
-    message = push.message
+def row_of(
+    message: Message,
+    queue: str,
+    now: int,
+    *,
+    visible_at: int,
+    priority: int,
+    holder: str | None = None,
+) -> dict[str, Any]:
+    """The row of a message to be inserted: due when, in which place in the line, held by whom."""
+    routing = message.__dict__
     return {
-        "id": push.id,
+        "id": new_id(),
         "queue": queue,
         "type": type(message).__name__,
-        **{name: getattr(message, name, None) for name in _ROUTING},
+        "stage_id": routing.get("stage_id"),
+        "task_id": routing.get("task_id"),
+        "task_type": routing.get("task_type"),
         "workflow_id": message.execution_id,
         "payload": payload_of(message),
         "payload_version": PAYLOAD_VERSION,
-        "priority": push.priority,
-        "visible_at": push.visible_at,
+        "priority": priority,
+        "visible_at": visible_at,
         "created_at": now,
-        "attempts": 0 if push.holder is None else 1,
+        "attempts": 0 if holder is None else 1,
         "failures": 0,
         "deaths": 0,
-        "holder": push.holder,
+        "holder": holder,
         "last_error": None,
     }
 
