@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from stabilize.dag.joins import JoinRule, Tally
 from stabilize.models import StageExecution, TaskExecution, Workflow
 from stabilize.models.unwatched import unwatched
-from stabilize.status import JoinType, StagePhase, SyntheticStageOwner
+from stabilize.status import JoinType, StagePhase, SyntheticStageOwner, WorkflowStatus
 from stabilize.store_rows import WorkflowRows
 
 BLOCK = 64
@@ -65,6 +65,11 @@ class Net:
     def is_complete(self) -> bool:
         """Every stage of the definition has been read."""
         return len(self.blocks) * BLOCK >= self.workflow.stage_count
+
+    @property
+    def is_paused(self) -> bool:
+        """What begins something new has to wait."""
+        return self.workflow.status is WorkflowStatus.PAUSED
 
     def keep(self, stage: StageExecution, tasks: Iterable[TaskExecution]) -> None:
         """Take in one run with its tasks, in order."""
@@ -159,6 +164,8 @@ def _entity(kind: type[E], row: Mapping[str, Any]) -> E:
 
 
 def _rule_of(stage: StageExecution) -> JoinRule:
+    if not stage.definition:
+        return PLAIN
     settings = (stage.join_keep, stage.join_scope, stage.on_branch_failure)
     if stage.join_type is JoinType.AND and not any(settings):
         return PLAIN

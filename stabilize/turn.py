@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -33,7 +33,6 @@ from stabilize.queue.queue import Queue
 from stabilize.queue.rows import bury, failure_of, message_of
 from stabilize.queue.taking import Taking, attempts_of, lock_messages
 from stabilize.reader import STORED, NetReader
-from stabilize.status import WorkflowStatus
 from stabilize.tasks.body import Outcome
 from stabilize.work import Finished, HandlerLookup, MessageRefused, Taken, Worker, Written
 from stabilize.writes import Writes
@@ -73,11 +72,11 @@ class Turn:
         self._cache = nets
         self._taken: Taken | None = None
         self._cause: Message | None = None
-        self._handler_name: str | None = None
+        self._handle: Any = None
         self._actor = "system"
         self._budget = 0
         self._follow_ups: deque[Message] = deque()
-        self._writes = Writes(connection, self.locked)
+        self._writes = Writes(connection, self.locked, recorded=recorder is not None)
         self._drafts: list[Draft] = []
         self._account = None if recorder is None else Account()
         self._at = from_ms(now)
@@ -104,7 +103,7 @@ class Turn:
             still = attempts_of(self.connection, missing)
             later = [by_id[id] for id, n in still.items() if n == by_id[id].message.attempts]
         ours = [row for row in rows if self._is_ours(row, by_id[row.id].message)]
-        return self._open(ours, {id: done.outcome for id, done in by_id.items()}), later
+        return self._open(ours, by_id), later
 
     def take_these(self, ids: list[str]) -> list[Taken]:
         """Lock these messages, those of them that nobody has locked."""
@@ -114,14 +113,14 @@ class Turn:
         """Wait for the lock on one held message; None when it is not ours any more."""
         rows = lock_messages(self.connection, [held.row_id], wait=True)
         ours = [row for row in rows if self._is_ours(row, held)]
-        taken = self._open(ours, {held.row_id: outcome})
+        taken = self._open(ours, {held.row_id: Finished(message=held, outcome=outcome)})
         return taken[0] if taken else None
 
     def _is_ours(self, row: Any, held: Message) -> bool:
         """Say whether a result still counts: nobody has taken the message over or counted it."""
         return bool(row.attempts == held.attempts and row.holder == self.worker.id)
 
-    def _open(self, rows: list[Any], outcomes: dict[str, Outcome]) -> list[Taken]:
+    def _open(self, rows: list[Any], finished: Mapping[str, Finished]) -> list[Taken]:
         versions = {row.workflow_id: row.workflow_version for row in rows}
         wanted = {id: v for id, v in versions.items() if id not in self.locked}
         known = self._cache.known(wanted)
@@ -134,9 +133,12 @@ class Turn:
         nets = self.locked
         stages = [r for r in rows if r.stage_id and r.stage_id not in nets[r.workflow_id].stages]
         self.reader.stages(nets, [row.stage_id for row in stages])
-        return [
-            Taken(message=self._read(row), row=row, outcome=outcomes.get(row.id)) for row in rows
-        ]
+        return [self._taken_from(row, finished.get(row.id)) for row in rows]
+
+    def _taken_from(self, row: Any, done: Finished | None) -> Taken:
+        if done is None:
+            return Taken(message=self._read(row), row=row)
+        return Taken(message=done.message, row=row, outcome=done.outcome)
 
     def _read(self, row: Any) -> Message:
         """The message of a row; one that cannot be read is given up at once."""
@@ -175,8 +177,7 @@ class Turn:
         while self._follow_ups:
             message = self._follow_ups.popleft()
             self._cause = message
-            handle = handler_of(message)
-            self._handler_name = getattr(handle, "__self__", handle).__class__.__name__
+            self._handle = handle = handler_of(message)
             self.written.played += 1
             try:
                 handle(message, self)
@@ -220,7 +221,8 @@ class Turn:
 
     def stage(self, message: StageLevel) -> StageExecution:
         """The run a message is about; a message of another workflow's stage is refused."""
-        stage = self.reader.stage(self.net(message), message.stage_id)
+        net = self.locked[message.execution_id]
+        stage = net.stages.get(message.stage_id) or self.reader.stage(net, message.stage_id)
         if stage is None:
             raise MessageRefused(
                 f"stage {message.stage_id} is not one of workflow {message.execution_id}"
@@ -264,7 +266,7 @@ class Turn:
         put = self.outbox.put
         if net is None:
             put(message, self.now + delay_ms)
-        elif _is_parked(message, net):
+        elif message.starts_work and net.is_paused:
             put(message, PARKED)
         elif delay_ms > 0:
             put(message, self.now + delay_ms)
@@ -287,7 +289,7 @@ class Turn:
 
     def again(self, message: Message, delay_ms: int) -> None:
         """Keep the message being played: it is due once more after `delay_ms`."""
-        is_parked = _is_parked(message, self.net(message))
+        is_parked = message.starts_work and self.net(message).is_paused
         self.outbox.keep(message, PARKED if is_parked else self.now + delay_ms)
 
     def park(self, message: Message) -> None:
@@ -340,7 +342,7 @@ class Turn:
                 data,
                 None if self._cause is None else self._cause.message_id,
                 self._actor,
-                self._handler_name,
+                type(getattr(self._handle, "__self__", self._handle)).__name__,
             )
         )
 
@@ -391,8 +393,3 @@ class Turn:
         """The turn did not commit: what it did to the nets in memory never happened."""
         for workflow_id in self.locked:
             self._cache.forget(workflow_id)
-
-
-def _is_parked(message: Message, net: Net) -> bool:
-    """Say whether a message has to wait because its workflow is paused."""
-    return message.starts_work and net.workflow.status is WorkflowStatus.PAUSED

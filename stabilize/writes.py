@@ -16,25 +16,25 @@ _TOKENS: Table = Token.__table__  # type: ignore[assignment]
 _EDGES: Table = StageEdge.__table__  # type: ignore[assignment]
 _TABLE_OF: dict[type, Table] = {kind: kind.__table__ for kind in KINDS}  # type: ignore[misc]
 _USUAL: dict[type, frozenset[str]] = {
-    Workflow: frozenset(
-        {"status", "start_time", "end_time", "open_runs", "version", "event_version"}
-    ),
-    StageExecution: frozenset(
-        {"status", "phase", "start_time", "end_time", "version", "event_version"}
-    ),
-    TaskExecution: frozenset({"status", "start_time", "end_time", "version", "event_version"}),
+    Workflow: frozenset({"status", "start_time", "end_time", "open_runs", "version"}),
+    StageExecution: frozenset({"status", "phase", "start_time", "end_time", "version"}),
+    TaskExecution: frozenset({"status", "start_time", "end_time", "version"}),
 }
 """Columns that nearly every change is among: written together, the changes share one statement."""
-_USUAL_NAMES = {kind: tuple(sorted(names)) for kind, names in _USUAL.items()}
+_USUAL_RECORDED = {kind: names | {"event_version"} for kind, names in _USUAL.items()}
 _columns_of: dict[type, tuple[str, ...]] = {}
 _cache: dict[tuple[str, ...], Any] = {}
 
 
 class Writes:
-    """Changes of entities, new rows and bulk statements, in the order they have to go in."""
+    """Changes of entities, new rows and bulk statements, in the order they have to go in.
 
-    def __init__(self, connection: Connection, locked: dict[str, Net]) -> None:
+    `recorded`: nearly every change comes with an event, which the entity counts.
+    """
+
+    def __init__(self, connection: Connection, locked: dict[str, Net], *, recorded: bool) -> None:
         self._connection = connection
+        self._usual = _USUAL_RECORDED if recorded else _USUAL
         self._locked = locked
         self._changes: dict[type, dict[str, dict[str, Any]]] = {kind: {} for kind in KINDS}
         self._added: dict[type, dict[str, Entity]] = {kind: {} for kind in KINDS}
@@ -75,7 +75,7 @@ class Writes:
     def add(self, entity: Entity) -> None:
         """Insert an entity; later changes in this turn go into the same row."""
         kind, state = KIND_OF[type(entity)], entity.__dict__
-        for name in _USUAL[kind]:  # the scalar defaults of a new object are not in its __dict__
+        for name in self._usual[kind]:  # what is new has its scalar defaults not in __dict__
             if name not in state:
                 state[name] = getattr(entity, name)
         self._added[kind][entity.id] = entity
@@ -131,11 +131,12 @@ class Writes:
 
     def _write_changes(self, kind: type) -> None:
         groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-        usual = _USUAL[kind]
+        usual = self._usual[kind]
+        usual_names = tuple(sorted(usual))
         for id, values in self._changes[kind].items():
             if usual.issuperset(values):
                 entity = self._entities[id].__dict__
-                values, names = {name: entity[name] for name in usual}, _USUAL_NAMES[kind]
+                values, names = {name: entity[name] for name in usual_names}, usual_names
             else:
                 names = tuple(sorted(values))
             values["b_id"] = id

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 def copied(value: Any) -> Any:
     """A copy all the way down of what JSON gave: who changes it does not reach the original."""
     if isinstance(value, dict):
-        return {key: copied(item) for key, item in value.items()}
+        return {key: copied(item) for key, item in value.items()} if value else {}
     return [copied(item) for item in value] if isinstance(value, list) else value
 
 
