@@ -38,12 +38,24 @@ def describe(stage: StageExecution) -> dict[str, Any]:
 def close(
     turn: Turn, net: Net, stage: StageExecution, status: WorkflowStatus, **event: Any
 ) -> None:
-    error = event.get("error")
-    duration = None if stage.start_time is None else turn.now - stage.start_time
     turn.set(stage, status=status, end_time=turn.now, phase=StagePhase.ENDED)
     if stage.waits_for is not None:
         turn.set(stage, waits_for=None)
     turn.set(net.workflow, open_runs=net.workflow.open_runs - 1)
+    if turn.recorder is not None:
+        _record_end(turn, stage, status, event)
+    if stage.delivered.get(BUFFERED):
+        _hand_on_signals(turn, net, stage)
+    clean_up(turn, net, stage)
+    if stage.definition:
+        leave(turn, net, stage)
+
+
+def _record_end(
+    turn: Turn, stage: StageExecution, status: WorkflowStatus, event: dict[str, Any]
+) -> None:
+    error = event.get("error")
+    duration = None if stage.start_time is None else turn.now - stage.start_time
     kind = _ENDED.get(status, EventType.STAGE_FAILED)
     detail: dict[str, Any] = {"status": status.name, "end_time": turn.now}
     if kind is EventType.STAGE_COMPLETED:
@@ -51,10 +63,6 @@ def close(
     elif kind is EventType.STAGE_FAILED:
         detail |= {"error": error or error_of(stage), "duration_ms": duration}
     turn.record(kind, stage, **describe(stage), **detail, **_without(event, detail))
-    if stage.delivered.get(BUFFERED):
-        _hand_on_signals(turn, net, stage)
-    clean_up(turn, net, stage)
-    leave(turn, net, stage)
 
 
 def _without(event: dict[str, Any], taken: dict[str, Any]) -> dict[str, Any]:

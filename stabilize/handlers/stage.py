@@ -137,17 +137,18 @@ def begin(turn: Turn, net: Net, stage: StageExecution) -> None:
     if stage.waiting_since is not None:
         has_begun(turn, StartStage.of(stage), stage.start_time_expiry)
     turn.set(stage, status=S.RUNNING, start_time=turn.now, phase=StagePhase.PLANNING)
-    turn.record(
-        EventType.STAGE_STARTED,
-        stage,
-        **describe(stage),
-        start_time=turn.now,
-        is_synthetic=stage.parent_stage_id is not None,
-        parent_stage_id=stage.parent_stage_id,
-        task_count=len(net.tasks_of(stage)),
-        context=stage.context,
-        run=stage.run,
-    )
+    if turn.recorder is not None:
+        turn.record(
+            EventType.STAGE_STARTED,
+            stage,
+            **describe(stage),
+            start_time=turn.now,
+            is_synthetic=stage.parent_stage_id is not None,
+            parent_stage_id=stage.parent_stage_id,
+            task_count=len(net.tasks_of(stage)),
+            context=stage.context,
+            run=stage.run,
+        )
     announce(turn, net, stage)
     limit = stage.context.get("stageTimeoutMs")
     if isinstance(limit, (int, float)):

@@ -229,6 +229,8 @@ def _record_end(
     task: TaskExecution,
     context: dict[str, object],
 ) -> None:
+    if turn.recorder is None:
+        return
     failed = message.status in (S.TERMINAL, S.STOPPED, S.FAILED_CONTINUE)
     duration = None if task.start_time is None else turn.now - task.start_time
     detail = {
