@@ -10,7 +10,7 @@ from stabilize.models.task import TaskExecution
 from stabilize.models.workflow import Workflow
 
 Entity = Workflow | StageExecution | TaskExecution
-E = TypeVar("E", Workflow, StageExecution, TaskExecution)
+E = TypeVar("E", bound=Entity)
 
 KINDS: tuple[type[Entity], ...] = (Workflow, StageExecution, TaskExecution)
 
