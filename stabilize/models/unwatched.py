@@ -39,7 +39,7 @@ def _unwatched(kind: type[Entity]) -> type[Entity]:
     return new_class(kind.__name__, (kind,), exec_body=fill)
 
 
-_UNWATCHED: dict[type[Entity], type[Entity]] = {kind: _unwatched(kind) for kind in KINDS}
+_UNWATCHED: dict[type, type[Any]] = {kind: _unwatched(kind) for kind in KINDS}
 KIND_OF: dict[type[Entity], type[Entity]] = {
     **{kind: kind for kind in KINDS},
     **{unwatched: kind for kind, unwatched in _UNWATCHED.items()},
@@ -49,4 +49,4 @@ KIND_OF: dict[type[Entity], type[Entity]] = {
 
 def unwatched(kind: type[E]) -> type[E]:
     """The class to make entities of that a turn reads from rows, by `__new__`."""
-    return _UNWATCHED[kind]  # type: ignore[return-value]
+    return _UNWATCHED[kind]
