@@ -10,6 +10,8 @@ from stabilize.dag.joins import (
     absorbs_failure,
     counts_as,
     decide,
+    gives_way,
+    is_put_off,
     resets,
     to_be_closed,
 )
@@ -185,3 +187,57 @@ def test_a_round_that_blocks_ends_with_the_tokens_taken_or_those_that_came_first
     tokens[3] = tokens[3]._replace(consumer_id="first 1")
 
     assert to_be_closed(tokens) == [tokens[3], tokens[0], tokens[4]]
+
+
+# --- what was there before a jump ---------------------------------------------------------------
+
+XOR = JoinRule(type=JoinType.XOR)
+
+
+def offered(rule: JoinRule, tokens: str, edges: int = 3) -> Tally:
+    """What lies before a join after tokens were offered to it again, each on the next edge."""
+    tally = Tally(edges=edges)
+    for place, letter in enumerate(tokens):
+        tally.add(f"e{place}", counts_as(KINDS[letter], rule))
+    return tally
+
+
+@pytest.mark.parametrize("rule", [XOR, DISCRIMINATOR, _n_of_m(1)])
+def test_a_join_that_has_enough_of_old_waits_for_a_live_one_or_for_all(rule: JoinRule) -> None:
+    assert is_put_off(offered(rule, "l"), rule, TokenKind.LIVE, again=True)
+    assert is_put_off(offered(rule, "ld"), rule, TokenKind.DEAD, again=False)
+    assert not is_put_off(offered(rule, "ll"), rule, TokenKind.LIVE, again=False)
+    assert not is_put_off(offered(rule, "ldd"), rule, TokenKind.DEAD, again=False)
+
+
+def test_a_join_that_has_not_enough_or_has_started_decides_as_ever() -> None:
+    assert not is_put_off(offered(_n_of_m(2), "ld"), _n_of_m(2), TokenKind.DEAD, again=False)
+    started = offered(DISCRIMINATOR, "l")
+    started.fired = 1
+    assert not is_put_off(started, DISCRIMINATOR, TokenKind.DEAD, again=False)
+
+
+@pytest.mark.parametrize("rule", [JoinRule(), JoinRule(type=JoinType.MULTI_MERGE)])
+def test_a_join_that_needs_all_and_one_that_takes_each_are_not_put_off(rule: JoinRule) -> None:
+    assert not is_put_off(offered(rule, "l"), rule, TokenKind.LIVE, again=True)
+
+
+def test_at_a_simple_merge_an_old_token_gives_way_to_a_new_one() -> None:
+    tally = offered(XOR, "l")
+    assert gives_way(tally, XOR)
+
+    tally.deaden()
+    tally.add("e1", TokenKind.LIVE)
+
+    assert decide(tally, XOR).verdict.value == "fire"
+    assert tally.lost == ["e0"]
+
+
+def test_a_jump_to_a_merge_is_an_arrival_that_has_started_it_and_no_edge() -> None:
+    tally = Tally(edges=2)
+    tally.add_start("elsewhere")
+
+    assert (tally.missing, decide(tally, XOR).verdict.value) == (2, "wait")
+    tally.add("a", TokenKind.LIVE)
+    assert "'elsewhere' and 'a'" in decide(tally, XOR).reason
+    assert decide(tally, DISCRIMINATOR).verdict.value == "wait"

@@ -325,3 +325,23 @@ def test_a_branch_that_comes_to_a_multi_merge_after_a_jump_to_it_has_its_own_thr
     assert (ran.status, ran.runs("m")) == ("SUCCEEDED", ["SUCCEEDED"] * 3)
     threads = [s.thread for s in ran.workflow.stage_runs if s.ref_id == "m"]
     assert threads[0] == threads[1] != threads[2]
+
+
+@pytest.mark.parametrize("join", [FIRST, {**FIRST, "join_rest": "block"}])
+def test_what_a_jump_has_started_is_known_to_a_process_that_did_not_see_it(
+    engine: Engine, join: dict[str, Any]
+) -> None:
+    stages = [
+        stage("aside", does=waits),
+        stage("a", does=waits),
+        stage("b", does=waits),
+        stage("d", after=["a", "b"], **join),
+    ]
+    ran = tell(engine, engine.run(*stages), "aside", to="d")
+
+    with Engine(engine.target) as another:
+        another.learn(*stages)
+        for ref_id in ("a", "b"):
+            ran = tell(another, ran, ref_id)
+
+    assert (ran.status, ran.runs("d")) == ("SUCCEEDED", ["SUCCEEDED"])
