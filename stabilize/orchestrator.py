@@ -98,13 +98,13 @@ class Orchestrator:
     def restart(
         self,
         workflow: Workflow | str,
-        stage_id: str,
+        stage_id: StageExecution | str,
         user: str = "anonymous",
         *,
         session: Joinable | None = None,
     ) -> None:
         """Run a complete stage and what follows it once more."""
-        message = RestartStage(execution_id=_id(workflow), stage_id=stage_id, user=_by(user))
+        message = RestartStage(execution_id=_id(workflow), stage_id=_id(stage_id), user=_by(user))
         self._push(message, session)
 
     def cancel_stage(
@@ -121,7 +121,7 @@ class Orchestrator:
     def signal(
         self,
         workflow: Workflow | str,
-        stage_id: str,
+        stage_id: StageExecution | str,
         name: str,
         data: dict[str, Any] | None = None,
         *,
@@ -133,7 +133,7 @@ class Orchestrator:
         self._push(
             SignalStage(
                 execution_id=_id(workflow),
-                stage_id=stage_id,
+                stage_id=_id(stage_id),
                 signal_name=name,
                 signal_data=dict(data or {}),
                 persistent=persistent,
@@ -146,9 +146,9 @@ class Orchestrator:
         """The stored workflow; `WorkflowNotFoundError` if unknown."""
         return self.store.retrieve(workflow_id)
 
-    def explain(self, workflow_id: str) -> Explanation:
+    def explain(self, workflow_id: Workflow | str) -> Explanation:
         """Say why each stage that is not running is not; `WorkflowNotFoundError` if unknown."""
-        return explain(self.store, workflow_id)
+        return explain(self.store, _id(workflow_id))
 
     def _push(self, message: Message, session: Joinable | None) -> None:
         if session is not None:  # what it is about may be yet to come in that transaction
@@ -187,5 +187,5 @@ def _by(user: str) -> str:
     return current_actor(user) if user in ("", "anonymous") else user
 
 
-def _id(workflow: Workflow | str) -> str:
-    return workflow if isinstance(workflow, str) else workflow.id
+def _id(entity: Workflow | StageExecution | str) -> str:
+    return entity if isinstance(entity, str) else entity.id

@@ -8,7 +8,7 @@ its stages, a signal comes; a task succeeds, unless its stage is said to be one 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from stabilize.dag import gates
 from stabilize.dag.joins import (
@@ -25,7 +25,7 @@ from stabilize.dag.joins import (
     to_be_closed,
     to_be_taken,
 )
-from stabilize.dag.marking import Arrival, Kept, Marking, Move, Run, numbered
+from stabilize.dag.marking import Arrival, Kept, Marking, Move, Run, numbered, remove
 from stabilize.dag.nodes import StageNode
 from stabilize.dag.outcome import TOKEN_OF
 from stabilize.dag.splits import Deal, SplitRule, deals
@@ -323,12 +323,12 @@ class Game:
             if verdict is Verdict.WAIT:
                 if not (blocks and tally.fired and resets(tally, rule)):
                     return
-                _remove(tokens, to_be_closed(tokens))
+                remove(tokens, to_be_closed(tokens))
                 continue
             picked = to_be_taken(tokens, rule)
             thread = min((token.thread for token in picked or tokens), key=len)
             passed = verdict is Verdict.PASS
-            _remove(tokens, to_be_closed(tokens) if passed and blocks else picked)
+            remove(tokens, to_be_closed(tokens) if passed and blocks else picked)
             if passed:
                 self._pass_over(marking, ref_id, decision, thread, wave)
                 continue
@@ -394,8 +394,3 @@ class Game:
         skipped = decision.passes is TokenKind.DEAD
         self._leave(marking, run, S.SKIPPED if skipped else S.NOT_STARTED)
         wave.extend(self._tokens(run, decision.passes, {}))
-
-
-def _remove(tokens: list[Kept], picked: Sequence[Kept]) -> None:
-    for token in tuple(picked):  # which may be all of them
-        tokens.remove(token)

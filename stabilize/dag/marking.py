@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -130,3 +130,9 @@ class Marking:
 
 def _copies(tallies: dict[str, Tally]) -> dict[str, Tally]:
     return {thread: tally.copy() for thread, tally in tallies.items()}
+
+
+def remove(tokens: list[Kept], picked: Sequence[Kept]) -> None:
+    """Take some of the tokens away, or all of them."""
+    for token in tuple(picked):
+        tokens.remove(token)

@@ -108,7 +108,7 @@ def test_how_much_a_join_still_needs_is_explained(engine: Engine) -> None:
         for run in engine.look(made).workflow.stage_runs
         if run.ref_id == "each" and run.status.name == "SUSPENDED"
     )
-    engine.orchestrator.signal(made, held.id, "go")
+    engine.orchestrator.signal(made, held, "go")
     engine.play()
 
     why = engine.orchestrator.explain(made.id)
@@ -140,7 +140,7 @@ def test_what_each_thread_lacks_is_explained(engine: Engine) -> None:
 def test_which_stage_failed_a_workflow_is_explained(engine: Engine) -> None:
     ran = engine.run(stage("a", does=fails), stage("b", after="a"))
 
-    assert engine.orchestrator.explain(ran.workflow.id).why == "stage 'a' failed: boom"
+    assert engine.orchestrator.explain(ran.workflow).why == "stage 'a' failed: boom"
 
 
 def test_a_definition_is_drawn_with_its_joins_and_splits() -> None:

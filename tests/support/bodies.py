@@ -27,10 +27,10 @@ class Sleeps(RetryableTask):
     """Takes longer than it may."""
 
     def get_timeout(self) -> timedelta:
-        return timedelta(seconds=0.2)
+        return timedelta(seconds=1)
 
     def execute(self, stage: StageExecution) -> TaskResult:
-        threading.Event().wait(2)
+        threading.Event().wait(3)
         return TaskResult.success()
 
 
