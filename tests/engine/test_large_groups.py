@@ -446,7 +446,7 @@ def test_instances_with_synthetic_stages_are_read_with_all_they_consist_of(
 
     assert ran.statuses == {"group": "SUCCEEDED", "end": "SUCCEEDED"}
     assert ends(ran) == {"SUCCEEDED": 80 * 4}
-    assert max(turns.read) < 64 * 5
+    assert max(turns.read) <= 64 * 5 + 2  # what a turn takes, each of five, and the definition
     refs = Counter(s.ref_id for s in instances(ran))
     assert set(refs.values()) == {1}
 
