@@ -18,11 +18,12 @@ from stabilize.handlers.opening import Opening, opening_at
 from stabilize.handlers.reopening import reopen
 from stabilize.handlers.runs import CUT_SHORT, activate
 from stabilize.handlers.tokens import take_over
-from stabilize.models import StageExecution
+from stabilize.models import StageExecution, Workflow
 from stabilize.net import Net, is_active
 from stabilize.queue.messages import JumpToStage, RestartStage
 from stabilize.status import StagePhase, TokenKind, WorkflowStatus
 from stabilize.turn import Turn
+from stabilize.work import MessageRefused
 
 S = WorkflowStatus
 MAX_JUMPS = 10
@@ -173,8 +174,8 @@ class RestartStageHandler(Handler[RestartStage]):
         named = turn.stage(message)
         stage = turn.reader.newest(net, named.ref_id) or named
         workflow = net.workflow
-        if not stage.status.is_complete or workflow.is_canceled or stage.parent_stage_id:
-            return
+        if (obstacle := _not_restarted(workflow, stage)) is not None:
+            raise MessageRefused(f"stage {stage.ref_id!r} is not restarted: {obstacle}")
         if workflow.status.is_complete:
             if not take_slot(turn, workflow):
                 turn.again(message, 1_000)
@@ -188,6 +189,14 @@ class RestartStageHandler(Handler[RestartStage]):
         opening = opening_at(turn, net, stage, None)
         reopen(turn, net, opening)
         _go_on(turn, net, opening)
+
+
+def _not_restarted(workflow: Workflow, stage: StageExecution) -> str | None:
+    if workflow.is_canceled:
+        return "its workflow was canceled"
+    if stage.parent_stage_id is not None:
+        return "it is a part of another stage, restart that one"
+    return None if stage.status.is_complete else f"it is {stage.status}, not complete"
 
 
 def _go_on(turn: Turn, net: Net, opening: Opening) -> None:

@@ -165,6 +165,12 @@ class StageExecution(Base, kw_only=True, eq=False):
                 f"stage {self.ref_id!r}: join_threshold is {self.join_threshold}, it counts "
                 "branches and cannot be negative"
             )
+        requisites: object = self.requisite_stage_ref_ids
+        if isinstance(requisites, str):
+            raise TypeError(
+                f"stage {self.ref_id!r}: requisite_stage_ref_ids={requisites!r} is text, write a "
+                f"set: {{{requisites!r}}}"
+            )
         self.requisite_stage_ref_ids = set(self.requisite_stage_ref_ids or ())
         owner: Any = member_of(SyntheticStageOwner, self.synthetic_stage_owner)
         if owner is not self.synthetic_stage_owner:

@@ -644,6 +644,14 @@ def test_a_field_of_a_wrong_type_is_refused_with_its_stage(
     assert f"stage 'x': {option}={wrong!r}: {told}" in str(caught.value)
 
 
+def test_requisites_are_a_set_and_not_the_letters_of_a_name() -> None:
+    with pytest.raises(TypeError) as caught:
+        StageExecution(ref_id="b", requisite_stage_ref_ids="fetch")  # type: ignore[arg-type]
+
+    told = "stage 'b': requisite_stage_ref_ids='fetch' is text, write a set: {'fetch'}"
+    assert str(caught.value) == told
+
+
 @pytest.mark.parametrize("name", ["", None, 3])
 def test_a_signal_has_a_name(name: Any) -> None:
     with pytest.raises(TypeError, match="Signal"):

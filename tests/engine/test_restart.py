@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from stabilize import StageExecution, TaskResult
 from tests.support.builders import Engine, Recorder, Script, eventually, puts, stage, workflow
 
@@ -67,7 +69,9 @@ def test_a_stage_is_restarted_while_its_workflow_waits(engine: Engine) -> None:
     assert (ran.status, ran.statuses) == ("RUNNING", {"a": "SUCCEEDED", "b": "SUSPENDED"})
 
 
-def test_a_stage_that_is_not_complete_is_not_restarted(engine: Engine) -> None:
+def test_a_stage_that_is_not_complete_is_not_restarted_and_the_log_says_so(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
     body = Script(TaskResult.suspend())
     made = workflow(stage("a", does=body), stage("b", after="a"))
     engine.submit(made)
@@ -80,6 +84,10 @@ def test_a_stage_that_is_not_complete_is_not_restarted(engine: Engine) -> None:
     assert ran.runs("a") == ["SUSPENDED"]
     assert ran.runs("b") == ["NOT_STARTED"]
     assert engine.queue.size() == 0
+    assert [record.getMessage() for record in caplog.records] == [
+        "stage 'a' is not restarted: it is SUSPENDED, not complete",
+        "stage 'b' is not restarted: it is NOT_STARTED, not complete",
+    ]
 
 
 def test_a_canceled_workflow_is_not_restarted(engine: Engine) -> None:
