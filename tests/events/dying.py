@@ -21,6 +21,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from sqlalchemy.orm import configure_mappers
+
 from stabilize import (
     Database,
     Orchestrator,
@@ -86,7 +88,7 @@ SHAPES: dict[str, Callable[[], list[StageExecution]]] = {
 
 
 def _play(url: str, target: str, made: Workflow | None, thread: str, deadly: int) -> None:
-    queue, store = Queue(url, lock_duration=timedelta(milliseconds=150)), SqliteEventStore(target)
+    queue, store = Queue(url, lock_duration=timedelta(milliseconds=50)), SqliteEventStore(target)
     configure_event_sourcing(store)
     registry = TaskRegistry()
     registry.register("body", Body)
@@ -125,6 +127,7 @@ def _forked(work: Callable[[], None]) -> int:
 
 def main(url: str, target: str, shape: str, every: str, first: str) -> None:
     kept = Database.at(url)  # so that no child has to load the driver
+    configure_mappers()
     deaths = 0
     for thread in THREADS:
         for place in itertools.count(int(first), int(every)):
