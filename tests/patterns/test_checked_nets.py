@@ -23,6 +23,7 @@ from tests.patterns.test_generated_nets import nets
 from tests.support.builders import stage, workflow
 
 NETS = int(os.environ.get("STABILIZE_NETS", "60"))
+pytestmark = pytest.mark.timeout(120 + 5 * NETS)
 _HERE = settings(
     max_examples=NETS,
     deadline=None,
