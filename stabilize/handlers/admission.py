@@ -219,6 +219,16 @@ def _choose(turn: Turn, net: Net, stage: StageExecution, group: str) -> None:
             turn.push(CancelStage.of(other, user="system", reason=reason))
 
 
+def leave_sections(turn: Turn, net: Net, but: Collection[str]) -> None:
+    """The workflow has ended in the midst of sections: they are free, but for these."""
+    if net.has_gates:
+        turn.connection.execute(
+            delete(Claim).where(
+                Claim.scope == net.workflow.id, Claim.kind == "section", Claim.key.not_in(but)
+            )
+        )
+
+
 def forget_choices(turn: Turn, runs: list[StageExecution]) -> None:
     """The part these runs belong to is opened again: its choices are open too."""
     owners = [run.id for run in runs if run.deferred_choice_group is not None]

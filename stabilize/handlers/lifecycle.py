@@ -9,7 +9,7 @@ from stabilize.dag.joins import branch_of
 from stabilize.dag.outcome import TOKEN_OF
 from stabilize.dag.splits import NoBranchError, SplitRule, split
 from stabilize.events.base import EventType
-from stabilize.handlers.admission import waiting_runs, waits_for_trigger
+from stabilize.handlers.admission import leave_sections, waiting_runs, waits_for_trigger
 from stabilize.handlers.children import tell_parent
 from stabilize.handlers.closing import (
     close,
@@ -214,13 +214,16 @@ def end_workflow(turn: Turn, net: Net, status: WorkflowStatus, **event: Any) -> 
     turn.purge(workflow.id)
     left = left_at_work(turn, net)
     unstarted = S.CANCELED if status is S.CANCELED else S.NOT_STARTED
+    cut_short: set[str] = set()  # a restart goes on with these, where they are
     for stage in runs_under_way(turn, net):
         if is_active(stage):
             withdraw(turn, net, stage, unstarted=unstarted)
             if status is S.TERMINAL and stage.parent_stage_id is None:
                 turn.set(stage, definition={**stage.definition, CUT_SHORT: True})
+                cut_short.update(filter(None, [stage.section]))
     for group in left:
         withdraw_instances(turn, net, group, unstarted=unstarted)
+    leave_sections(turn, net, cut_short)
     turn.set(workflow, status=status, end_time=turn.now)
     record_end(turn, workflow, status, **event)
     release_slot(turn, workflow)

@@ -640,6 +640,50 @@ def test_a_section_that_a_jump_empties_is_free(engine: Engine) -> None:
     assert (ran.status, ran.statuses["y"], ran.statuses["q"]) == ("SUCCEEDED",) * 3
 
 
+def test_a_section_in_whose_midst_the_workflow_has_ended_is_free(engine: Engine) -> None:
+    ran = engine.run(
+        stage("x", section="m"),
+        stage("f", does=waits),
+        stage("a", section="m"),
+        stage("b", after=["a", "f"], section="m"),
+    )
+    ran = signal(engine, ran, "f", to="nowhere")
+    assert (ran.status, ran.statuses["a"], ran.statuses["b"]) == (
+        "TERMINAL",
+        "SUCCEEDED",
+        "NOT_STARTED",
+    )
+
+    engine.orchestrator.restart(ran.workflow, ran["x"].id)
+    ran = engine.go_on(ran.workflow)
+
+    assert ran.runs("x") == ["SUCCEEDED", "SUCCEEDED"]
+
+
+def test_a_section_that_a_failure_cuts_short_goes_on_first_after_a_restart(engine: Engine) -> None:
+    ran = engine.run(
+        stage("a", section="m"),
+        stage("p"),
+        stage("x", after="p", section="m"),
+        stage("b", after="a", section="m", does=waits),
+        stage("c", after="b", section="m"),
+        stage("f", does=waits),
+    )
+    ran = signal(engine, ran, "f", to="nowhere")
+    assert (ran.status, ran.statuses["x"], ran.statuses["b"]) == (
+        "TERMINAL",
+        "NOT_STARTED",
+        "CANCELED",
+    )
+
+    engine.orchestrator.restart(ran.workflow, ran["f"].id)
+    ran = engine.go_on(ran.workflow)
+    assert (ran.runs("x"), ran.runs("b")) == (["NOT_STARTED"] * 2, ["CANCELED", "SUSPENDED"])
+
+    ran = signal(engine, signal(engine, ran, "b", run=2), "f", run=2)
+    assert (ran.status, ran.runs("x")) == ("SUCCEEDED", ["NOT_STARTED", "SUCCEEDED"])
+
+
 # --- large workflows ----------------------------------------------------------------------------
 
 
