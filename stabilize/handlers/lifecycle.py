@@ -88,8 +88,7 @@ def finish_stage(
         none = TokenKind.DEAD if status is S.FAILED_CONTINUE else TOKEN_OF[status]
         arrivals = _all_edges(net, stage, none)
     close(turn, net, stage, status, **event)
-    terminates = stage.end == "terminate" or stage.definition.get("terminates")
-    if terminates and status in ENDING_STATUSES:
+    if status in ENDING_STATUSES and terminates(stage):
         end_workflow(turn, net, S.SUCCEEDED)
     elif stage.parent_stage_id is not None:
         if status is not S.TERMINAL:
@@ -111,6 +110,11 @@ def finish_stage(
         put(turn, net, arrivals)
     if not _is_part_of_open(turn, net, stage):
         complete_if_idle(turn, net)
+
+
+def terminates(stage: StageExecution) -> bool:
+    """Say whether the workflow ends with this run, by its definition or by its task."""
+    return stage.end == "terminate" or bool(stage.definition.get("terminates"))
 
 
 def _is_part_of_open(turn: Turn, net: Net, stage: StageExecution) -> bool:

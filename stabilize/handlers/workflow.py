@@ -18,6 +18,7 @@ from stabilize.handlers.lifecycle import (
     end_deadlocked,
     end_workflow,
     record_end,
+    terminates,
 )
 from stabilize.handlers.runs import activate
 from stabilize.models import PausedDetails, StageExecution, Workflow
@@ -31,7 +32,7 @@ from stabilize.queue.messages import (
     StartTask,
     StartWorkflow,
 )
-from stabilize.status import StagePhase, WorkflowStatus
+from stabilize.status import ENDING_STATUSES, StagePhase, WorkflowStatus
 from stabilize.turn import Turn
 
 S = WorkflowStatus
@@ -130,13 +131,16 @@ class CompleteWorkflowHandler(Handler[CompleteWorkflow]):
         if workflow.status is not S.RUNNING or workflow.open_runs > 0:
             return
         stuck = _stuck_joins(turn, net)
-        if stuck:
+        if stuck and not _was_terminated(turn, net):
             end_deadlocked(turn, net, stuck)
             return
         statuses, fails_after = _top_level(turn, net)
         if S.TERMINAL in statuses and _failures_are_absorbed(turn, net):
             statuses = {S.STOPPED if s is S.TERMINAL else s for s in statuses}
         status = workflow_outcome(statuses, fails_after_others=fails_after)
+        nothing_failed = not fails_after and S.TERMINAL not in statuses
+        if status is S.TERMINAL and nothing_failed and _was_terminated(turn, net):
+            status = S.SUCCEEDED
         turn.set(workflow, status=status, end_time=turn.now)
         record_end(turn, workflow, status)
         release_slot(turn, workflow)
@@ -155,6 +159,15 @@ def _stuck_joins(turn: Turn, net: Net) -> str:
             lacks = f"tokens of {', '.join(map(repr, missing))}" if missing else "further tokens"
             stuck.append(f"{ref_id!r} waits for {lacks}")
     return "; ".join(stuck)
+
+
+def _was_terminated(turn: Turn, net: Net) -> bool:
+    """Say whether a stage has ended the workflow, which was restarted elsewhere since.
+
+    What that kept from starting does not have to.
+    """
+    turn.reader.everything(net)
+    return any(run.status in ENDING_STATUSES and terminates(run) for run in net.runs())
 
 
 def _never_reached(turn: Turn, net: Net) -> Sequence[str]:

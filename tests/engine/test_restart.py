@@ -148,3 +148,25 @@ def test_a_stage_that_ended_the_workflow_once_need_not_do_so_again(engine: Engin
 
     assert again.statuses == {"a": "SUCCEEDED", "b": "SUCCEEDED"}
     assert last.calls == 1
+
+
+def test_what_a_stage_kept_from_starting_that_ended_the_workflow_does_not_have_to(
+    engine: Engine,
+) -> None:
+    ran = engine.run(
+        stage("x"),
+        stage("y"),
+        stage("a", after="y", does=Script(TaskResult.terminate())),
+        stage("b", after="a"),
+        stage("j", after=["x", "a"]),
+    )
+    assert (ran.status, ran.statuses["b"], ran.statuses["j"]) == (
+        "SUCCEEDED",
+        "NOT_STARTED",
+        "NOT_STARTED",
+    )
+
+    engine.orchestrator.restart(ran.workflow, ran["x"].id)
+    again = engine.go_on(ran.workflow)
+
+    assert (again.status, again.runs("x")) == ("SUCCEEDED", ["SUCCEEDED", "SUCCEEDED"])
