@@ -30,13 +30,14 @@ def offer_again(
 ) -> None:
     """Put the last token of each edge that enters a part once more.
 
-    `runs` of the target, by thread, take theirs. `source`: what jumps there, None: it is a restart.
-    `withdrawn`: the runs that this has ended. A multi-merge runs again for a branch outside only if
-    what had come of that was withdrawn.
+    `runs` of the target, by thread, take theirs; in other threads it may yet start. `source`: what
+    jumps there, None: it is a restart. `withdrawn`: the runs that this has ended. A multi-merge
+    runs again for a branch outside only if what had come of that was withdrawn.
     """
     first = next(iter(runs.values()))
     unites = not net.rule_of(first).matches_threads
-    started = _start_as_before(turn, net, runs) if net.rule_of(first).starts_early else set()
+    keeps_round = net.rule_of(first).starts_early
+    started = _start_as_before(turn, net, runs) if keeps_round else set()
     outsider = source if source is not None and source.ref_id not in opening.refs else None
     arrivals: list[Arrival] = []
     for arrival, consumer_id in _from_outside(turn, net, opening):
@@ -46,7 +47,8 @@ def offer_again(
             run = runs.get(arrival.thread) or (first if unites else None)
             if run is not None and run.id not in started:
                 _consume(turn, arrival, run)
-            continue
+            if run is not None or keeps_round:
+                continue
         is_merged = net.newest[arrival.ref_id].join_type is JoinType.MULTI_MERGE
         is_over = is_merged and not _has_cut_short(turn, source, consumer_id, withdrawn)
         arrivals.append(replace(arrival, kind=TokenKind.DEAD) if is_over else arrival)

@@ -12,6 +12,7 @@ from stabilize.dag.topological import reach
 from stabilize.handlers.tokens import DISCARD
 from stabilize.models import StageExecution, Token
 from stabilize.net import Net
+from stabilize.reader import UNDER_WAY
 from stabilize.status import JoinType, SplitType, StagePhase, WorkflowStatus
 from stabilize.turn import Turn
 
@@ -87,12 +88,12 @@ def _part_from(turn: Turn, net: Net, target: StageExecution) -> frozenset[str]:
 
 
 def _threads_of(turn: Turn, target: StageExecution) -> set[str]:
-    """The threads in which the stage has run since its part was last opened."""
+    """The threads in which the stage has run, or is about to, since its part was last opened."""
     query = select(StageExecution.thread).where(
         StageExecution.workflow_id == target.workflow_id,
         StageExecution.ref_id == target.ref_id,
         StageExecution.generation == target.generation,
-        StageExecution.status.not_in((S.NOT_STARTED, S.SKIPPED)),
+        or_(StageExecution.status.not_in((S.NOT_STARTED, S.SKIPPED)), UNDER_WAY),
     )
     return set(turn.read(query.distinct()).scalars())
 

@@ -562,6 +562,43 @@ def test_a_restart_runs_a_stage_in_every_thread_in_which_it_ran(engine: Engine) 
     assert signal(engine, ran, "z", run=2).status == "SUCCEEDED"
 
 
+def test_a_stage_that_is_restarted_still_starts_in_the_threads_that_come_to_it_later(
+    engine: Engine,
+) -> None:
+    ran = engine.run(
+        stage("s", **TWO_THREADS),
+        stage("a", after="s", does=waits),
+        stage("b", after=["s", "a"]),
+    )
+    ran = signal(engine, ran, "a", run=1)
+
+    engine.orchestrator.restart(ran.workflow, ran["b"].id)
+    ran = engine.go_on(ran.workflow)
+    assert ran.runs("b") == ["SUCCEEDED", "SUCCEEDED"]
+
+    ran = signal(engine, ran, "a", run=2)
+    assert (ran.status, ran.runs("b")) == ("SUCCEEDED", ["SUCCEEDED"] * 3)
+
+
+@pytest.mark.parametrize("join", ["AND", "DISCRIMINATOR"])
+def test_a_jump_to_a_stage_starts_it_too_in_a_thread_in_which_it_had_yet_to_begin(
+    engine: Engine, join: str
+) -> None:
+    ran = engine.run(
+        stage("s", **TWO_THREADS),
+        stage("a", after="s"),
+        stage("b", after=["s", "a"], does=waits, mutex_key="k", join_type=JoinType[join]),
+        stage("f", does=waits),
+    )
+    assert ran.runs("b") == ["SUSPENDED", "NOT_STARTED"]
+
+    ran = signal(engine, ran, "f", to="b")
+    ran = signal(engine, ran, "b", run=3)
+    ran = signal(engine, ran, "b", run=4)
+
+    assert (ran.status, ran.runs("b")[2:]) == ("SUCCEEDED", ["SUCCEEDED"] * 2)
+
+
 def test_what_a_failure_cut_short_runs_again_when_the_failed_stage_does(engine: Engine) -> None:
     other = Recorder()
     ran = engine.run(
