@@ -188,13 +188,24 @@ def _raw(connection: Connection) -> sqlite3.Connection:
 
 def _own_connection(raw: sqlite3.Connection, record: object) -> None:
     raw.isolation_level = None  # the begin event says BEGIN, not the driver
-    for pragma in (
-        f"busy_timeout={_BUSY_TIMEOUT_MS}",
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "foreign_keys=ON",
-    ):
-        raw.execute(f"PRAGMA {pragma}")
+    raw.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+    _write_ahead(raw)
+    raw.execute("PRAGMA synchronous=FULL")
+    raw.execute("PRAGMA foreign_keys=ON")
+
+
+def _write_ahead(raw: sqlite3.Connection) -> None:
+    """Have the file in WAL mode: who comes first changes it, and the busy timeout does not cover
+    those who come meanwhile."""
+    deadline = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            raw.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if _TROUBLE[0] not in str(error) or time.monotonic() >= deadline:
+                raise
+            pause_within(0.005)
 
 
 def _memory_connection(raw: sqlite3.Connection, record: object) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import stat
 from pathlib import Path
 
@@ -24,6 +26,26 @@ def test_turns_write_ahead_with_full_sync_and_keep_references(tmp_path: Path) ->
     found = pragmas(store.database, "journal_mode", "synchronous", "foreign_keys")
 
     assert found == ["wal", 2, 1]
+
+
+def test_a_file_that_somebody_is_writing_to_is_made_ours_when_they_have_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several processes that begin with a new file at once do this to each other."""
+    path = tmp_path / "shared.db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("CREATE TABLE theirs (id)")
+        other.execute("BEGIN IMMEDIATE")
+        paused: list[float] = []
+
+        def pause(seconds: float) -> None:
+            paused.append(seconds)
+            other.execute("COMMIT")
+
+        monkeypatch.setattr("stabilize.backends.sqlite.pause_within", pause)
+
+        assert pragmas(Database.at(f"sqlite:///{path}"), "journal_mode") == ["wal"]
+    assert len(paused) == 1
 
 
 def test_turns_on_the_users_engine_sync_fully_too_and_leave_it_as_it_was(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from datetime import timedelta
 
 from stabilize import Queue, QueueProcessor, QueueProcessorConfig
@@ -34,6 +35,8 @@ def serve(url: str) -> None:
             try:
                 sys.stdin.close()
                 work(url)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(1)
         print(worker, flush=True)
