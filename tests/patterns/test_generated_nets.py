@@ -20,8 +20,8 @@ from stabilize import JoinType, SplitType, StageExecution
 from stabilize.queue.messages import CancelRegion, CancelStage, RestartStage
 from stabilize.status import StagePhase
 from tests.conftest import lend_or_skip
+from tests.patterns.conftest import engine_at
 from tests.patterns.simulator import Node, Simulator
-from tests.patterns.tasks import BODIES
 from tests.support.builders import Engine, stage, workflow
 
 NETS = int(os.environ.get("STABILIZE_NETS", "150"))
@@ -45,10 +45,7 @@ WAITING, ENDED = StagePhase.WAITING, StagePhase.ENDED
 
 @pytest.fixture(scope="module", params=PLACES)
 def engine(databases: Any, request: pytest.FixtureRequest) -> Iterator[Engine]:
-    with lend_or_skip(databases, request.param) as lent, Engine(lent.url) as engine:
-        for body in BODIES:
-            if not engine.registry.has(body.__name__):
-                engine.registry.register(body.__name__, body)
+    with lend_or_skip(databases, request.param) as lent, engine_at(lent.url) as engine:
         yield engine
 
 

@@ -21,7 +21,7 @@ from stabilize.dag.validation import InvalidStageGraphError
 from stabilize.models import Claim
 from stabilize.status import StagePhase, WorkflowStatus
 from tests.conftest import lend_or_skip
-from tests.patterns.tasks import BODIES
+from tests.patterns.conftest import engine_at
 from tests.support.builders import Engine, Ran, stage, workflow
 
 NETS = int(os.environ.get("STABILIZE_NETS", "150"))
@@ -60,10 +60,7 @@ _GATES: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module")
 def engine(databases: Any) -> Iterator[Engine]:
-    with lend_or_skip(databases, "sqlite-memory") as lent, Engine(lent.url) as engine:
-        for body in BODIES:
-            if not engine.registry.has(body.__name__):
-                engine.registry.register(body.__name__, body)
+    with lend_or_skip(databases, "sqlite-memory") as lent, engine_at(lent.url) as engine:
         yield engine
 
 

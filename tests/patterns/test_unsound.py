@@ -10,7 +10,7 @@ import pytest
 from stabilize import Fault, StageExecution
 from tests.conftest import lend_or_skip
 from tests.patterns.catalog import PATTERNS, Pattern
-from tests.patterns.tasks import BODIES
+from tests.patterns.conftest import engine_at
 from tests.patterns.unsound import SOUND_HERE, UNSOUND, SoundHere, Unsound
 from tests.patterns.unsound.replay import Replay, replay
 from tests.support.builders import Engine, workflow
@@ -19,10 +19,7 @@ from tests.support.builders import Engine, workflow
 @pytest.fixture(scope="module")
 def engine(databases: Any) -> Iterator[Engine]:
     """One database for all: what the engine does is the same on each."""
-    with lend_or_skip(databases, "sqlite-memory") as lent, Engine(lent.url) as engine:
-        for body in BODIES:
-            if not engine.registry.has(body.__name__):
-                engine.registry.register(body.__name__, body)
+    with lend_or_skip(databases, "sqlite-memory") as lent, engine_at(lent.url) as engine:
         yield engine
 
 
