@@ -367,7 +367,8 @@ class Game:
 
         def active(ref: str, below: bool) -> list[Run]:
             runs = (run for run in marking.active if run.ref_id == ref)
-            return [run for run in runs if lies_in(run.thread, thread, below)]
+            going_on = (run for run in runs if run.status is not S.TERMINAL)  # which has failed
+            return [run for run in going_on if lies_in(run.thread, thread, below)]
 
         lost = withdrawal(
             [source for source in self.upstream[ref_id] if source not in tally.best],

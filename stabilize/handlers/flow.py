@@ -293,6 +293,8 @@ def _withdraw_branches(
     reason = f"the join {target.ref_id!r} has the branches it needs"
     for ref_id, below in lost.begun.items():
         for run in active(ref_id, below):
+            if run.status is WorkflowStatus.NOT_STARTED:  # it may be about to, and to claim rights
+                turn.set(run, definition={**run.definition, "withdrawn": True})
             turn.push(CancelStage.of(run, user="system", reason=reason))
     for ref_id, below in lost.ahead.items():
         deaden(turn, net, newest(ref_id), thread, below)

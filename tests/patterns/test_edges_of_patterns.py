@@ -286,6 +286,23 @@ def test_the_losers_of_a_deferred_choice_are_withdrawn_and_the_merge_runs(engine
     assert ran.runs("merge") == ["SUCCEEDED"]
 
 
+def test_a_branch_that_a_join_withdraws_before_it_begins_takes_no_choice(engine: Engine) -> None:
+    """The end of `s` starts `a` and `join` at once."""
+    ran = engine.run(
+        stage("s"),
+        stage("a", after="s", deferred_choice_group="g"),
+        stage(
+            "join",
+            after=["s", "a"],
+            join_type=JoinType.DISCRIMINATOR,
+            join_rest="cancel",
+            deferred_choice_group="g",
+        ),
+    )
+
+    assert ran.statuses == {"s": "SUCCEEDED", "a": "SKIPPED", "join": "SUCCEEDED"}
+
+
 def test_a_timer_decides_a_choice_when_nothing_else_came(engine: Engine) -> None:
     engine.stop_time()
 
