@@ -328,9 +328,11 @@ def test_a_join_withdraws_all_threads_of_a_branch(engine: Engine) -> None:
         stage("s", **TWO_THREADS),
         stage("w", after="s", does=waits),
         stage("merge", after="w", **MERGE),
-        stage("quick"),
+        stage("quick", does=waits),  # else it may end before the threads part
         stage("first", after=["merge", "quick"], **FIRST),
     )
+
+    ran = signal(engine, ran, "quick")
 
     assert ran.status == "SUCCEEDED"
     assert ran.runs("w") == ["CANCELED", "CANCELED"]
@@ -459,8 +461,8 @@ def test_a_jump_within_a_thread_leaves_the_others_alone(engine: Engine) -> None:
 
     ran = signal(engine, ran, "w", run=1, to="a")
 
-    assert [run_of(ran, "a", n).thread for n in (1, 2, 3)] == [first, second, first]
-    assert run_of(ran, "w", 3).thread == first
+    assert {run_of(ran, "a", n).thread for n in (1, 2)} == {first, second}
+    assert run_of(ran, "a", 3).thread == run_of(ran, "w", 3).thread == first
     assert signal(engine, ran, "w", run=3).status == "SUCCEEDED"
 
 
